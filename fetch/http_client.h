@@ -1,0 +1,155 @@
+// One HTTP exchange at a time per transfer, many transfers at once: libcurl's multi interface on a
+// thread of its own, with bodies pulled by their readers.
+//
+// This is the only place that knows libcurl's transfer API. It follows no redirects, keeps no
+// cookies, reads no netrc, decodes no content coding and does no authentication; http_exchange.h
+// and registry_host.h build on it. CURLcodes become store::ErrorCodes here and nowhere else:
+//   kUnavailable  name resolution, refused, no route, connection lost before the answer
+//   kTimedOut     connect timeout, or fewer bytes than the low-speed limit allows
+//   kDenied       TLS verification or negotiation, an address out of the request's reach
+//   kRemote       not HTTP, ambiguous framing, headers too large, body cut short
+//   kCancelled    stop was requested       kShuttingDown  the client was destroyed
+#ifndef OCIFS_FETCH_HTTP_CLIENT_H_
+#define OCIFS_FETCH_HTTP_CLIENT_H_
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "fetch/address.h"
+#include "fetch/url.h"
+#include "store/error.h"
+
+namespace ocifs::fetch {
+
+struct HttpHeader {
+  std::string name;
+  std::string value;
+};
+
+// Header fields of an answer. Names are lower case.
+class HttpHeaders {
+ public:
+  void Add(std::string name, std::string value) {
+    fields_.push_back({std::move(name), std::move(value)});
+  }
+  void Clear() { fields_.clear(); }
+  // The first value; null when absent. `name` in lower case.
+  const std::string* Find(std::string_view name) const;
+  std::vector<std::string> FindAll(std::string_view name) const;
+
+ private:
+  std::vector<HttpHeader> fields_;
+};
+
+enum class HttpMethod { kGet, kPost };
+
+// Over TLS, requests may share an HTTP/2 connection. A body that does not fit into the transfer's
+// buffer should have one of its own: over HTTP/1.1 a slow reader is held back exactly, by TCP,
+// while in HTTP/2 a paused stream keeps up to 32 MiB in libcurl and can hold up its neighbours.
+enum class HttpConnection { kShared, kOwn };
+
+struct HttpRequest {
+  HttpMethod method = HttpMethod::kGet;
+  Url url;
+  std::vector<HttpHeader> headers = {};
+  std::string body = {};     // of a POST
+  std::string ca_file = {};  // PEM certificates trusted beside the system's directory; may be empty
+  HttpConnection connection = HttpConnection::kShared;
+  // The closest address that the request may be sent to, checked on the address connected to.
+  AddressScope reach = AddressScope::kLoopback;
+};
+
+struct HttpHead {
+  int status = 0;
+  HttpHeaders headers = {};
+  std::optional<uint64_t> content_length = {};  // absent: unknown until the body ends
+  AddressScope peer = AddressScope::kPublic;    // of the address that answered
+
+  // Content-Type in lower case, without parameters; empty when absent.
+  std::string MediaType() const;
+};
+
+struct HttpClientOptions {
+  std::string user_agent = {};                        // empty: "ocifs/<version>"
+  std::chrono::milliseconds connect_timeout{10'000};  // name resolution, TCP and TLS together
+  // A transfer slower than this for that long is given up; paused ones are exempt.
+  uint32_t low_speed_bytes_per_second = 512;
+  std::chrono::seconds low_speed_time{10};
+  size_t max_buffered_bytes = size_t{4} << 20;  // per transfer
+  size_t max_header_bytes = size_t{64} << 10;   // per transfer, interim answers included
+  uint32_t max_connections_per_host = 16;
+  uint32_t max_idle_connections = 32;
+};
+
+class HttpEngine;    // the thread and its queue
+struct HttpChannel;  // what the thread and one reader share
+
+// A request under way. Owned by one thread. Destroying it cancels what is not finished.
+class HttpTransfer {
+ public:
+  ~HttpTransfer();
+  HttpTransfer(const HttpTransfer&) = delete;
+  HttpTransfer& operator=(const HttpTransfer&) = delete;
+
+  // Blocks until the final status line and headers are there. The pointer lives as long as this.
+  store::Result<const HttpHead*> Head();
+  // The next bytes of the body, at least one; empty at its end. Borrowed until the next call.
+  // Bytes received before a failure come first, then the failure, again and again.
+  store::Result<std::span<const std::byte>> Next();
+  // The rest of the body; kTooLarge as soon as it is longer than `max_bytes`.
+  store::Result<std::string> ReadAll(size_t max_bytes);
+
+  const HttpRequest& request() const { return request_; }
+  // "GET https://host/path", without the query.
+  std::string Describe() const;
+  // Bytes received and not yet taken; at most max_buffered_bytes and one network read.
+  size_t buffered_bytes() const;
+
+ private:
+  friend class HttpClient;
+  class StopWatcher;
+
+  HttpTransfer(std::shared_ptr<HttpEngine> engine, std::shared_ptr<HttpChannel> channel,
+               HttpRequest request, std::stop_token stop);
+
+  const HttpRequest request_;
+  const std::shared_ptr<HttpEngine> engine_;
+  const std::shared_ptr<HttpChannel> channel_;
+  std::unique_ptr<StopWatcher> stop_watcher_;
+};
+
+// Thread-safe. Owns one thread, started by Create: a process that forks to become a daemon does so
+// before. Transfers may outlive the client; they then fail with kShuttingDown.
+class HttpClient {
+ public:
+  static store::Result<std::unique_ptr<HttpClient>> Create(HttpClientOptions options = {});
+  ~HttpClient();
+  HttpClient(const HttpClient&) = delete;
+  HttpClient& operator=(const HttpClient&) = delete;
+
+  // Queues the request and returns at once; what goes wrong is told by the transfer. A requested
+  // stop wakes the reader at once.
+  std::unique_ptr<HttpTransfer> Start(HttpRequest request, std::stop_token stop);
+
+  const HttpClientOptions& options() const { return options_; }
+
+ private:
+  HttpClient(HttpClientOptions options, std::shared_ptr<HttpEngine> engine);
+
+  const HttpClientOptions options_;
+  const std::shared_ptr<HttpEngine> engine_;
+  std::thread thread_;
+};
+
+}  // namespace ocifs::fetch
+
+#endif  // OCIFS_FETCH_HTTP_CLIENT_H_
