@@ -1,0 +1,200 @@
+#include "fetch/registry_answer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "store/json.h"
+#include "store/reference.h"
+#include "store/text.h"
+
+namespace ocifs::fetch {
+namespace {
+
+using store::Error;
+using store::ErrorCode;
+using store::Fail;
+using store::Json;
+using store::Result;
+
+std::string StringMember(const Json& object, std::string_view key) {
+  const Json* const member = object.Find(key);
+  const std::string* const text = member == nullptr ? nullptr : member->string();
+  return text == nullptr ? "" : *text;
+}
+
+std::string Cut(std::string_view text, size_t length) {
+  if (text.size() <= length) return std::string(text);
+  return std::string(text.substr(0, length)) + "…";
+}
+
+bool IsHtml(std::string_view media_type) {
+  return media_type == "text/html" || media_type == "application/xhtml+xml";
+}
+
+const Json::Array* ErrorsOf(const Json& body) {
+  const Json* const errors = body.Find("errors");
+  return errors == nullptr ? nullptr : errors->array();
+}
+
+std::string_view TrimSpace(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+bool EqualsIgnoreCase(std::string_view a, std::string_view lower) {
+  return a.size() == lower.size() &&
+         std::equal(a.begin(), a.end(), lower.begin(), [](char x, char y) {
+           return (x >= 'A' && x <= 'Z' ? static_cast<char>(x - 'A' + 'a') : x) == y;
+         });
+}
+
+// Whether the parameters of one link (";rel=next; title=x") hold the relation "next", and where
+// they end. Quoted strings may hold any of the separators.
+bool TakeParameters(std::string_view& rest) {
+  bool is_next = false;
+  while (true) {
+    rest = TrimSpace(rest);
+    if (!rest.starts_with(';')) return is_next;
+    rest = TrimSpace(rest.substr(1));
+    const size_t name_end = std::min(rest.find_first_of("=;,"), rest.size());
+    const std::string_view name = TrimSpace(rest.substr(0, name_end));
+    rest.remove_prefix(name_end);
+    if (!rest.starts_with('=')) continue;
+    rest = TrimSpace(rest.substr(1));
+    std::string_view value;
+    if (rest.starts_with('"')) {
+      const size_t close = std::min(rest.find('"', 1), rest.size());
+      value = rest.substr(1, close - 1);
+      rest.remove_prefix(std::min(close + 1, rest.size()));
+    } else {
+      const size_t end = std::min(rest.find_first_of(";,"), rest.size());
+      value = TrimSpace(rest.substr(0, end));
+      rest.remove_prefix(end);
+    }
+    if (!EqualsIgnoreCase(name, "rel")) continue;
+    while (!value.empty()) {
+      const size_t end = std::min(value.find(' '), value.size());
+      if (EqualsIgnoreCase(value.substr(0, end), "next")) is_next = true;
+      value.remove_prefix(std::min(end + 1, value.size()));
+    }
+  }
+}
+
+}  // namespace
+
+std::string QuoteErrorBody(std::string_view media_type, std::string_view body) {
+  if (IsHtml(media_type)) return "";
+  if (const Result<Json> parsed = Json::Parse(body, {.max_bytes = kMaxErrorBodyBytes}); parsed) {
+    if (const Json::Array* const errors = ErrorsOf(*parsed);
+        errors != nullptr && !errors->empty()) {
+      const std::string code = StringMember(errors->front(), "code");
+      const std::string message = StringMember(errors->front(), "message");
+      if (code.empty() && message.empty()) return "";
+      return Cut(": " + code + (code.empty() || message.empty() ? "" : ": ") + message,
+                 kMaxQuotedBytes);
+    }
+    // What token servers and gateways write.
+    for (const std::string_view key : {"details", "message", "error_description", "error"}) {
+      if (const std::string text = StringMember(*parsed, key); !text.empty()) {
+        return Cut(": " + text, kMaxQuotedBytes);
+      }
+    }
+    return "";
+  }
+  if (media_type != "text/plain") return "";
+  const std::string_view line = TrimSpace(body.substr(0, body.find_first_of("\r\n")));
+  return line.empty() ? "" : Cut(": " + std::string(line), kMaxQuotedBytes);
+}
+
+bool IsRegistryAnswer(const HttpHead& head, std::string_view body) {
+  if (head.headers.Find("docker-distribution-api-version") != nullptr) return true;
+  const std::string media_type = head.MediaType();
+  // docker-registry 2.8 answers impossible names with "404 page not found".
+  if (media_type == "text/plain") return true;
+  if (IsHtml(media_type)) return false;
+  const Result<Json> parsed = Json::Parse(body, {.max_bytes = kMaxErrorBodyBytes});
+  if (parsed) return ErrorsOf(*parsed) != nullptr;
+  // The specification allows a 404 without a body.
+  return body.empty();
+}
+
+Error ErrorFromAnswer(std::string_view what, const HttpHead& head, std::string_view body) {
+  const std::string quote = QuoteErrorBody(head.MediaType(), body);
+  const std::string prefix = std::string(what) + ": ";
+  const std::string status = std::to_string(head.status);
+  switch (head.status) {
+    case 401:
+      return {ErrorCode::kUnauthenticated, prefix + "401, a login is needed" + quote};
+    case 403:
+      return {ErrorCode::kDenied,
+              prefix + "403, this login may not read it, or it does not exist" + quote};
+    case 404:
+    case 410:
+      if (IsRegistryAnswer(head, body)) {
+        return {ErrorCode::kNotFound, prefix + status + ", it does not exist" + quote};
+      }
+      return {ErrorCode::kRemote,
+              prefix + status + ", but not in the form of a registry; is the host a registry?"};
+    case 408:
+      return {ErrorCode::kTimedOut, prefix + "408, the server gave up waiting" + quote};
+    case 429: {
+      const std::string* const wait = head.headers.Find("retry-after");
+      return {
+          ErrorCode::kRateLimited,
+          prefix + "429, too many requests; " +
+              (wait == nullptr ? std::string("try again later")
+                               : "the server asks to wait (Retry-After: " + Cut(*wait, 40) + ")") +
+              quote};
+    }
+    default:
+      if (head.status >= 500) {
+        return {ErrorCode::kRemote, prefix + status + ", the server failed" + quote};
+      }
+      return {ErrorCode::kRemote, prefix + "unexpected status " + status + quote};
+  }
+}
+
+Result<std::optional<Url>> NextLink(const HttpHeaders& headers, const Url& base) {
+  for (const std::string& header : headers.FindAll("link")) {
+    std::string_view rest = header;
+    while (true) {
+      const size_t open = rest.find('<');
+      if (open == std::string_view::npos) break;
+      const size_t close = rest.find('>', open);
+      if (close == std::string_view::npos) break;
+      const std::string_view target = rest.substr(open + 1, close - open - 1);
+      rest.remove_prefix(close + 1);
+      if (!TakeParameters(rest)) continue;
+      Result<Url> next = base.Resolve(target);
+      if (!next) return Fail(ErrorCode::kRemote, "Link to the next page: " + next.error().message);
+      if (!next->SameOrigin(base)) {
+        return Fail(ErrorCode::kRemote,
+                    "Link to the next page leads to another server, " + next->Authority());
+      }
+      return std::optional(*std::move(next));
+    }
+  }
+  return std::nullopt;
+}
+
+Result<std::vector<std::string>> ParseTagList(std::string_view body, size_t max_bytes) {
+  const Result<Json> parsed = Json::Parse(body, {.max_bytes = max_bytes});
+  if (!parsed) return Fail(ErrorCode::kRemote, "not a tag list: " + parsed.error().message);
+  const Json* const tags = parsed->Find("tags");
+  if (parsed->object() == nullptr || tags == nullptr) {
+    return Fail(ErrorCode::kRemote, "not a tag list: no \"tags\"");
+  }
+  std::vector<std::string> names;
+  if (tags->is_null()) return names;
+  if (tags->array() == nullptr)
+    return Fail(ErrorCode::kRemote, "not a tag list: \"tags\" is no array");
+  names.reserve(tags->array()->size());
+  for (const Json& tag : *tags->array()) {
+    const std::string* const name = tag.string();
+    if (name != nullptr && store::Tag::Parse(*name)) names.push_back(*name);
+  }
+  return names;
+}
+
+}  // namespace ocifs::fetch

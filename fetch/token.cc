@@ -1,0 +1,290 @@
+#include "fetch/token.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "fetch/registry_answer.h"
+#include "store/digest.h"
+#include "store/json.h"
+#include "store/text.h"
+
+namespace ocifs::fetch {
+namespace {
+
+using std::chrono::seconds;
+using store::Error;
+using store::ErrorCode;
+using store::Fail;
+using store::Json;
+using store::MutexLock;
+using store::Result;
+
+constexpr size_t kMaxTokenBytes = size_t{64} << 10;
+constexpr size_t kMaxTokenAnswerBytes = size_t{1} << 20;
+constexpr seconds kMinLifetime{60};
+constexpr seconds kMaxLifetime{3600};
+
+// Second-level labels under which countries sell names: "co.uk" is nobody's parent domain.
+bool IsSharedSecondLevel(std::string_view label) {
+  constexpr std::array<std::string_view, 12> kShared = {"ac",  "co", "com", "edu", "go", "gob",
+                                                        "gov", "gv", "ne",  "net", "or", "org"};
+  return std::find(kShared.begin(), kShared.end(), label) != kShared.end();
+}
+
+// `domain` or a name below it.
+bool IsWithin(std::string_view host, std::string_view domain) {
+  return host == domain || (host.size() > domain.size() && host.ends_with(domain) &&
+                            host[host.size() - domain.size() - 1] == '.');
+}
+
+bool IsOwnableDomain(std::string_view domain) {
+  const size_t last = domain.rfind('.');
+  if (last == std::string_view::npos || last == 0) return false;
+  const size_t before = domain.rfind('.', last - 1);
+  if (before != std::string_view::npos) return true;
+  return domain.size() - last - 1 != 2 || !IsSharedSecondLevel(domain.substr(0, last));
+}
+
+// One string per combination of what decides a token. Hashed, so that no secret is kept as a key.
+std::string KeyOf(const TokenRequest& request) {
+  std::string text;
+  auto add = [&text](std::string_view part) {
+    text += std::to_string(part.size());
+    text += ':';
+    text += part;
+  };
+  add(request.registry);
+  add(request.realm.ToString());
+  add(request.service);
+  add(request.scope);
+  if (request.credential) {
+    add(request.credential->username);
+    add(request.credential->password);
+    add(request.credential->identity_token);
+  }
+  return store::Digest::Of(store::AsBytes(text)).hex();
+}
+
+std::string FormField(std::string_view name, std::string_view value) {
+  return std::string(name) + "=" + PercentEncode(value);
+}
+
+HttpRequest BuildRequest(const TokenRequest& request) {
+  HttpRequest http{.url = request.realm, .ca_file = request.ca_file, .reach = request.reach};
+  http.headers.push_back({"Accept", "application/json"});
+  if (request.credential && !request.credential->identity_token.empty()) {
+    http.method = HttpMethod::kPost;
+    http.headers.push_back({"Content-Type", "application/x-www-form-urlencoded"});
+    http.body = FormField("grant_type", "refresh_token") + "&" +
+                FormField("service", request.service) + "&" + FormField("client_id", "ocifs") +
+                "&" + FormField("scope", request.scope) + "&" +
+                FormField("refresh_token", request.credential->identity_token);
+    return http;
+  }
+  std::vector<std::pair<std::string, std::string>> query;
+  if (!request.service.empty()) query.emplace_back("service", request.service);
+  query.emplace_back("scope", request.scope);
+  http.url = request.realm.WithQuery(query);
+  if (request.credential) {
+    http.headers.push_back(
+        {"Authorization", "Basic " + store::ToBase64(request.credential->username + ":" +
+                                                     request.credential->password)});
+  }
+  return http;
+}
+
+}  // namespace
+
+bool SameOwner(std::string_view host, std::string_view other) {
+  if (host == other) return true;
+  if (ScopeOfHost(host) || ScopeOfHost(other)) {
+    // Addresses have no domains; all loopback names are this host.
+    return ScopeOfHost(host) == AddressScope::kLoopback &&
+           ScopeOfHost(other) == AddressScope::kLoopback;
+  }
+  if (IsOwnableDomain(host) && IsWithin(other, host)) return true;
+  const size_t dot = host.find('.');
+  if (dot == std::string_view::npos) return false;
+  const std::string_view parent = host.substr(dot + 1);
+  return IsOwnableDomain(parent) && IsWithin(other, parent);
+}
+
+Result<RealmTrust> CheckRealm(const Url& realm, const RealmContext& context) {
+  auto refuse = [&](const std::string& why) {
+    return Fail(ErrorCode::kDenied, "registry " + context.registry.name() +
+                                        " asks to fetch tokens at " + realm.ForDisplay() +
+                                        ", which is refused: " + why);
+  };
+  const bool both_loopback = ScopeOfHost(realm.host()) == AddressScope::kLoopback &&
+                             ScopeOfHost(context.endpoint.host()) == AddressScope::kLoopback;
+  const bool same_host = realm.host() == context.endpoint.host() || both_loopback;
+  if (!realm.is_https() && context.endpoint.is_https()) return refuse("it is not https");
+  if (!realm.is_https() && !same_host) {
+    return refuse("another host is asked over https only");
+  }
+  if (const auto scope = ScopeOfHost(realm.host());
+      scope && *scope > context.registry_scope && !same_host) {
+    return refuse("a " + std::string(AddressScopeName(*scope)) +
+                  " address, and the registry has a " +
+                  std::string(AddressScopeName(context.registry_scope)) + " one");
+  }
+  const bool known_pair = context.registry.is_docker_hub() && realm.host() == "auth.docker.io";
+  const bool configured = std::find(context.trusted_hosts.begin(), context.trusted_hosts.end(),
+                                    realm.host()) != context.trusted_hosts.end();
+  const bool trusted =
+      same_host || known_pair || configured || SameOwner(context.endpoint.host(), realm.host());
+  return trusted ? RealmTrust::kCredentials : RealmTrust::kAnonymous;
+}
+
+bool IsUsableToken(std::string_view token) {
+  return !token.empty() && token.size() <= kMaxTokenBytes &&
+         std::all_of(token.begin(), token.end(), [](char c) { return c > 0x20 && c < 0x7F; });
+}
+
+Result<IssuedToken> ParseTokenAnswer(std::string_view body) {
+  const Result<Json> parsed = Json::Parse(body, {.max_bytes = kMaxTokenAnswerBytes});
+  if (!parsed) return Fail(ErrorCode::kRemote, "not a token: " + parsed.error().message);
+  const std::string* token = nullptr;
+  for (const std::string_view key : {"token", "access_token"}) {
+    const Json* const member = parsed->Find(key);
+    if (member == nullptr || member->string() == nullptr || member->string()->empty()) continue;
+    token = member->string();
+    break;
+  }
+  if (token == nullptr) return Fail(ErrorCode::kRemote, "the answer holds no token");
+  if (!IsUsableToken(*token)) {
+    return Fail(ErrorCode::kRemote, "the token is too long or holds characters no header may hold");
+  }
+  seconds lifetime = kMinLifetime;
+  if (const Json* const expires = parsed->Find("expires_in"); expires != nullptr) {
+    if (const int64_t* const number = expires->integer()) {
+      lifetime = std::clamp(seconds(*number), kMinLifetime, kMaxLifetime);
+    }
+  }
+  return IssuedToken{*token, lifetime};
+}
+
+struct TokenCache::Flight {
+  store::Mutex mutex;
+  store::CondVar changed;
+  std::optional<Result<std::string>> outcome OCIFS_GUARDED_BY(mutex);
+};
+
+std::optional<std::string> TokenCache::Find(const TokenRequest& request) {
+  const std::string key = KeyOf(request);
+  const auto now = clock_();
+  const MutexLock lock(mutex_);
+  const auto found = tokens_.find(key);
+  if (found == tokens_.end()) return std::nullopt;
+  if (found->second.renew_at <= now) {
+    tokens_.erase(found);
+    return std::nullopt;
+  }
+  return found->second.token;
+}
+
+void TokenCache::Drop(const TokenRequest& request, std::string_view token) {
+  const std::string key = KeyOf(request);
+  const MutexLock lock(mutex_);
+  const auto found = tokens_.find(key);
+  if (found != tokens_.end() && found->second.token == token) tokens_.erase(found);
+}
+
+Result<std::string> TokenCache::Get(const TokenRequest& request, const std::stop_token& stop) {
+  const std::string key = KeyOf(request);
+  while (true) {
+    if (std::optional<std::string> token = Find(request)) return *std::move(token);
+    std::shared_ptr<Flight> flight;
+    bool leads = false;
+    {
+      const MutexLock lock(mutex_);
+      std::shared_ptr<Flight>& slot = flights_[key];
+      // Between Find and here another leader may have landed: then the loop finds its token.
+      if (!slot && tokens_.contains(key)) {
+        flights_.erase(key);
+        continue;
+      }
+      leads = !slot;
+      if (leads) slot = std::make_shared<Flight>();
+      flight = slot;
+    }
+    if (leads) {
+      // The time of asking, not of the answer: a token never lives longer than its server thinks.
+      const auto asked_at = clock_();
+      Result<IssuedToken> issued = Fetch(request, stop);
+      Result<std::string> outcome =
+          issued ? Result<std::string>(issued->token) : Fail(issued.error());
+      {
+        const MutexLock lock(mutex_);
+        if (issued) {
+          std::erase_if(tokens_,
+                        [&](const auto& item) { return item.second.renew_at <= asked_at; });
+          if (tokens_.size() >= kMaxTokens) tokens_.erase(tokens_.begin());
+          const seconds margin = std::max(seconds(10), issued->lifetime / 10);
+          tokens_[key] = {issued->token, asked_at + issued->lifetime - margin};
+        }
+        flights_.erase(key);
+      }
+      {
+        const MutexLock lock(flight->mutex);
+        flight->outcome = outcome;
+      }
+      flight->changed.NotifyAll();
+      return outcome;
+    }
+    const std::stop_callback wake(stop, [&flight] {
+      // The lock orders this after the waiter's check of the token.
+      {
+        const MutexLock lock(flight->mutex);
+      }
+      flight->changed.NotifyAll();
+    });
+    const MutexLock lock(flight->mutex);
+    while (!flight->outcome && !stop.stop_requested()) flight->changed.Wait(flight->mutex);
+    if (stop.stop_requested()) {
+      return Fail(ErrorCode::kCancelled,
+                  "waiting for a token of " + request.registry + ": cancelled");
+    }
+    // A leader that went away says nothing about the token server: take its place.
+    if (*flight->outcome || flight->outcome->error().code != ErrorCode::kCancelled) {
+      return *flight->outcome;
+    }
+  }
+}
+
+Result<IssuedToken> TokenCache::Fetch(const TokenRequest& request, const std::stop_token& stop) {
+  const std::unique_ptr<HttpTransfer> transfer = client_.Start(BuildRequest(request), stop);
+  auto wrap = [&](Error error) {
+    return Fail(std::move(error).Wrap("token for registry " + request.registry));
+  };
+  const Result<const HttpHead*> head = transfer->Head();
+  if (!head) return wrap(head.error());
+  const int status = (*head)->status;
+  if (status >= 300 && status < 400) {
+    return wrap({ErrorCode::kDenied,
+                 transfer->Describe() + ": answered with a redirect, which could take the login to "
+                                        "another server; token requests follow none"});
+  }
+  if (status != 200) {
+    Error error = ErrorFromAnswer(transfer->Describe(), **head, ReadErrorBody(*transfer));
+    // Token servers say "no such login" in many ways, and none of them is about a package.
+    if (status == 400 || status == 401 || status == 403 || status == 404) {
+      error.code = ErrorCode::kUnauthenticated;
+      error.message += request.credential
+                           ? "; the stored login was refused, renew it with `podman login " +
+                                 request.registry + "` or `docker login " + request.registry + "`"
+                           : "; log in with `podman login " + request.registry +
+                                 "` or `docker login " + request.registry + "`";
+    }
+    return wrap(std::move(error));
+  }
+  const Result<std::string> body = transfer->ReadAll(kMaxTokenAnswerBytes);
+  if (!body) return wrap(body.error());
+  Result<IssuedToken> token = ParseTokenAnswer(*body);
+  if (!token) return wrap(std::move(token).error().Wrap(transfer->Describe()));
+  return token;
+}
+
+}  // namespace ocifs::fetch
