@@ -1,0 +1,186 @@
+#include "store/zstd_stream.h"
+
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace ocifs::store {
+namespace {
+
+constexpr size_t kOutputBytes = size_t{1} << 20;
+constexpr int kMaxWindowLog = 27;  // 128 MiB; also libzstd's own default, made explicit
+
+std::unexpected<Error> Corrupt(std::string_view why) {
+  return Fail(ErrorCode::kCorrupt, "decoding zstd: " + std::string(why));
+}
+
+std::unexpected<Error> DecoderError(size_t code) {
+  ErrorCode ours = ErrorCode::kCorrupt;
+  switch (ZSTD_getErrorCode(code)) {
+    case ZSTD_error_frameParameter_windowTooLarge:
+      ours = ErrorCode::kTooLarge;
+      break;
+    case ZSTD_error_dictionary_wrong:
+      ours = ErrorCode::kUnsupported;
+      break;
+    case ZSTD_error_memory_allocation:
+      ours = ErrorCode::kOutOfMemory;
+      break;
+    default:
+      break;
+  }
+  return Fail(ours, std::string("decoding zstd: ") + ZSTD_getErrorName(code));
+}
+
+struct DecoderDeleter {
+  void operator()(ZSTD_DCtx* decoder) const { ZSTD_freeDCtx(decoder); }
+};
+using Decoder = std::unique_ptr<ZSTD_DCtx, DecoderDeleter>;
+
+// Frame heads are looked at here before libzstd sees them: it would also decode the formats of
+// zstd 0.5 to 0.7, and a skippable frame costs nothing when it is counted off here.
+class ZstdStream final : public ByteStream {
+ public:
+  ZstdStream(std::unique_ptr<ByteStream> compressed, Decoder decoder)
+      : compressed_(std::move(compressed)),
+        decoder_(std::move(decoder)),
+        output_(std::make_unique_for_overwrite<std::byte[]>(kOutputBytes)) {}
+
+  Result<std::span<const std::byte>> Next() override {
+    size_t produced = 0;
+    while (part_ != Part::kEnd) {
+      if (part_ == Part::kFrame) {
+        OCIFS_ASSIGN_OR_RETURN(const Progress progress, Decode(produced));
+        if (progress == Progress::kOutputFull) break;
+        if (progress == Progress::kFrameEnd) continue;
+      }
+      if (input_.empty()) {
+        OCIFS_RETURN_IF_ERROR(Refill());
+      } else if (part_ == Part::kSkippable) {
+        Skip();
+      } else if (part_ != Part::kFrame) {
+        OCIFS_RETURN_IF_ERROR(ReadHead());
+      }
+    }
+    return std::span(output_.get(), produced);
+  }
+
+ private:
+  enum class Part {
+    kMagic,
+    kSkippableLength,
+    kSkippable,
+    kFrame,
+    kEnd,
+  };
+  enum class Progress { kOutputFull, kNeedsInput, kFrameEnd };
+
+  Result<void> Refill() {
+    OCIFS_ASSIGN_OR_RETURN(input_, compressed_->Next());
+    if (!input_.empty()) return {};
+    if (part_ != Part::kMagic || head_size_ != 0 || !any_frame_) {
+      return Corrupt("the data ends inside a frame");
+    }
+    part_ = Part::kEnd;
+    return {};
+  }
+
+  // Takes bytes of the four that stand before everything.
+  Result<void> ReadHead() {
+    const size_t taken = std::min(head_.size() - head_size_, input_.size());
+    std::memcpy(head_.data() + head_size_, input_.data(), taken);
+    head_size_ += taken;
+    input_ = input_.subspan(taken);
+    if (head_size_ < head_.size()) return {};
+    const uint32_t value =
+        std::to_integer<uint32_t>(head_[0]) | std::to_integer<uint32_t>(head_[1]) << 8 |
+        std::to_integer<uint32_t>(head_[2]) << 16 | std::to_integer<uint32_t>(head_[3]) << 24;
+    head_size_ = 0;
+    if (part_ == Part::kSkippableLength) {
+      skip_ = value;
+      part_ = Part::kSkippable;
+      Skip();
+      return {};
+    }
+    if ((value & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START) {
+      part_ = Part::kSkippableLength;
+      return {};
+    }
+    if (value != ZSTD_MAGICNUMBER) {
+      return Corrupt(any_frame_ ? "bytes after the last frame" : "no zstd frame");
+    }
+    part_ = Part::kFrame;
+    ZSTD_inBuffer magic{head_.data(), head_.size(), 0};
+    ZSTD_outBuffer none{nullptr, 0, 0};
+    const size_t code = ZSTD_decompressStream(decoder_.get(), &none, &magic);
+    if (ZSTD_isError(code) != 0) return DecoderError(code);
+    if (magic.pos != magic.size) return Corrupt("the decoder refuses a frame's first bytes");
+    return {};
+  }
+
+  void Skip() {
+    const size_t skipped = std::min<size_t>(skip_, input_.size());
+    input_ = input_.subspan(skipped);
+    skip_ -= static_cast<uint32_t>(skipped);
+    if (skip_ == 0) EndFrame();
+  }
+
+  Result<Progress> Decode(size_t& produced) {
+    ZSTD_inBuffer in{input_.data(), input_.size(), 0};
+    ZSTD_outBuffer out{output_.get(), kOutputBytes, produced};
+    const size_t code = ZSTD_decompressStream(decoder_.get(), &out, &in);
+    const bool progressed = in.pos != 0 || out.pos != produced;
+    produced = out.pos;
+    input_ = input_.subspan(in.pos);
+    if (ZSTD_isError(code) != 0) return DecoderError(code);
+    if (code == 0) {
+      EndFrame();
+      return Progress::kFrameEnd;
+    }
+    if (produced == kOutputBytes) return Progress::kOutputFull;
+    if (!input_.empty() && !progressed) return Corrupt("the decoder makes no progress");
+    return Progress::kNeedsInput;
+  }
+
+  void EndFrame() {
+    any_frame_ = true;
+    part_ = Part::kMagic;
+  }
+
+  const std::unique_ptr<ByteStream> compressed_;
+  const Decoder decoder_;
+  const std::unique_ptr<std::byte[]> output_;
+  std::span<const std::byte> input_;  // rest of the current piece of compressed_
+  Part part_ = Part::kMagic;
+  bool any_frame_ = false;
+  std::array<std::byte, 4> head_{};  // a frame's magic number, or a skippable frame's length
+  size_t head_size_ = 0;
+  uint32_t skip_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ByteStream>> MakeZstdStream(std::unique_ptr<ByteStream> compressed) {
+  Decoder decoder(ZSTD_createDCtx());
+  if (decoder == nullptr) {
+    return Fail(ErrorCode::kOutOfMemory, "decoding zstd: no memory for the decoder");
+  }
+  const size_t code = ZSTD_DCtx_setParameter(decoder.get(), ZSTD_d_windowLogMax, kMaxWindowLog);
+  if (ZSTD_isError(code) != 0) return DecoderError(code);
+  try {
+    return std::make_unique<ZstdStream>(std::move(compressed), std::move(decoder));
+  } catch (const std::bad_alloc&) {
+    return Fail(ErrorCode::kOutOfMemory, "decoding zstd: no memory for the decoder");
+  }
+}
+
+}  // namespace ocifs::store
