@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """ocifs-ctl, as people use it: with and without a mount, in a terminal, a pipe, a script."""
 
 import json

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """An image of real Debian packages, one layer each: thousands of files, links, odd modes."""
 
 import os

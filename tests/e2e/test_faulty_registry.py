@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Registries that fail or lie: the errno of the table, the reason in the log, nothing kept, and all is
 well once the registry is."""
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The measuring instruments themselves: comparisons that notice, registries that serve, references
 that agree with each other."""
 

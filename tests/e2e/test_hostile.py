@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Archives that no one should make: refused with the errno of the table, or shown without harm."""
 
 import os

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Container images: layers merge to the tree that umoci unpacks, however they are packed."""
 
 import os

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """An OCI image layout on disk, shown as a registry: what the demo mounts."""
 
 import os

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Starting, stopping, and what stays the same from one life to the next."""
 
 import os

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What was read once needs no network again; what was not fails at once."""
 
 import os

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Artifacts that are no images: charts, KCL packages, modules, plain files."""
 
 import os

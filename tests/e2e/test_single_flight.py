@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Many readers of one package cost one fetch."""
 
 import collections

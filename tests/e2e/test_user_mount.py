@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """An ordinary user mounts for himself, through fusermount3."""
 
 import os
@@ -62,8 +63,10 @@ class UserMount(harness.TestCase):
         self.assertTrue((store / "format").exists())
         self.assertEqual(os.stat(store).st_uid, self.user.pw_uid)
         self.assertEqual(stat.S_IMODE(os.stat(store).st_mode), 0o700)
-        # Modes count: what only root may read, root of the package alone may.
-        self.assertIn("Permission denied", self.run_as_user("cat", "oci/x.test/mine/1/closed", check=False).stderr)
+        # Everything is his: what only root of the image may read, he may.
+        self.assertEqual(self.run_as_user("cat", "oci/x.test/mine/1/closed").stdout, "closed")
+        self.assertEqual(self.run_as_user("stat", "-c", "%u %g %a", "oci/x.test/mine/1/closed").stdout.split(),
+                         [str(self.user.pw_uid), str(self.user.pw_gid), "600"])
         # Nobody else gets in, not even root.
         self.assert_errno("EACCES", os.listdir, self.point)
         listed = self.run_as_user(self.bin / "ocifs-ctl", "ls", "--config", "ocifs.toml").stdout
