@@ -17,9 +17,9 @@ struct PlainStream {
   std::unique_ptr<ByteStream> stream;
 };
 
-// Reads the first bytes of `blob` and decides by them alone, because media types lie: gzip (RFC 1952,
-// any number of members), zstd (RFC 8878, any number of frames, skippable frames passed over; window
-// at most 128 MiB), anything else unchanged. bzip2 and xz are kUnsupported.
+// Reads the first bytes of `blob` and decides by them alone, because media types lie: gzip (RFC
+// 1952, any number of members), zstd (RFC 8878, any number of frames, skippable frames passed over;
+// window at most 128 MiB), anything else unchanged. bzip2 and xz are kUnsupported.
 //
 // The stream gives kCorrupt for a wrong CRC or length, a cut stream, or bytes after the last member
 // that are not zero; kTooLarge beyond `max_plain_bytes`. It reads `blob` to its end before it

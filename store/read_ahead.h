@@ -10,8 +10,8 @@
 namespace ocifs::store {
 
 // `upstream` is read, and destroyed, on the new thread; its pieces are copied into at most
-// `buffers` buffers of `buffer_bytes` each (small pieces are gathered until a buffer is full, so the
-// hand-over costs one wake-up per buffer). Errors come in order, after the bytes before them.
+// `buffers` buffers of `buffer_bytes` each (small pieces are gathered until a buffer is full, so
+// the hand-over costs one wake-up per buffer). Errors come in order, after the bytes before them.
 // Destroying the returned stream stops the thread as soon as upstream's Next() returns.
 std::unique_ptr<ByteStream> ReadAhead(std::unique_ptr<ByteStream> upstream,
                                       size_t buffer_bytes = size_t{1} << 20, int buffers = 4);

@@ -1,0 +1,185 @@
+#include "store/blob_store.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+#include <vector>
+
+#include "store/log.h"
+#include "store/text.h"
+
+namespace ocifs::store {
+namespace {
+
+class MemoryStream final : public ByteStream {
+ public:
+  explicit MemoryStream(std::string bytes) : bytes_(std::move(bytes)) {}
+  Result<std::span<const std::byte>> Next() override {
+    if (std::exchange(done_, true)) return std::span<const std::byte>();
+    return AsBytes(bytes_);
+  }
+
+ private:
+  const std::string bytes_;
+  bool done_ = false;
+};
+
+class FileStream final : public ByteStream {
+ public:
+  explicit FileStream(UniqueFd fd) : fd_(std::move(fd)), buffer_(size_t{1} << 20) {}
+  Result<std::span<const std::byte>> Next() override {
+    while (true) {
+      const ssize_t count = read(fd_.get(), buffer_.data(), buffer_.size());
+      if (count >= 0) return std::span(buffer_).first(static_cast<size_t>(count));
+      if (errno != EINTR) return Fail(ErrorFromErrno(errno, "reading a blob of the store"));
+    }
+  }
+
+ private:
+  const UniqueFd fd_;
+  std::vector<std::byte> buffer_;
+};
+
+}  // namespace
+
+Result<void> StagedBlob::Append(std::span<const std::byte> bytes) {
+  if (file_) return file_->Append(bytes);
+  memory_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return {};
+}
+
+Result<std::unique_ptr<BlobStore>> BlobStore::Open(UniqueFd directory, Index& index) {
+  OCIFS_ASSIGN_OR_RETURN(UniqueFd sha256, OpenDirectory(directory.get(), "sha256", 0700));
+  OCIFS_ASSIGN_OR_RETURN(UniqueFd sha512, OpenDirectory(directory.get(), "sha512", 0700));
+  return std::unique_ptr<BlobStore>(new BlobStore(std::move(sha256), std::move(sha512), index));
+}
+
+int BlobStore::DirectoryFor(const Digest& digest) const {
+  return digest.algorithm() == DigestAlgorithm::kSha256 ? sha256_.get() : sha512_.get();
+}
+
+Result<StagedBlob> BlobStore::Stage(const Digest& digest, uint64_t size) {
+  if (IsInline(size)) return StagedBlob(std::string(), std::nullopt);
+  OCIFS_ASSIGN_OR_RETURN(StagedFile file, StagedFile::Create(DirectoryFor(digest)));
+  return StagedBlob(std::string(), std::move(file));
+}
+
+Result<void> BlobStore::Publish(StagedBlob blob, const Digest& digest, IndexBatch& batch) {
+  if (!blob.file_) {
+    const uint64_t size = blob.memory_.size();
+    batch.PutBlob(digest, BlobRecord{size, std::move(blob.memory_)});
+    return {};
+  }
+  OCIFS_RETURN_IF_ERROR(blob.file_->Publish(digest.hex()));
+  OCIFS_RETURN_IF_ERROR(SyncDirectory(DirectoryFor(digest), "blobs"));
+  batch.PutBlob(digest, BlobRecord{blob.file_->size(), std::nullopt});
+  return {};
+}
+
+Result<std::unique_ptr<ByteStream>> BlobStore::OpenStream(const Digest& digest) const {
+  OCIFS_ASSIGN_OR_RETURN(std::optional<BlobRecord> record, index_.FindBlob(digest));
+  if (!record) return nullptr;
+  if (record->content) return std::make_unique<MemoryStream>(*std::move(record->content));
+  Result<UniqueFd> fd = OpenAt(DirectoryFor(digest), digest.hex(), O_RDONLY);
+  if (!fd) {
+    Log(LogLevel::kWarning,
+        "blob " + digest.ToString() + " is gone from the store: " + fd.error().message);
+    return nullptr;
+  }
+  return std::make_unique<FileStream>(*std::move(fd));
+}
+
+Result<std::optional<std::string>> BlobStore::ReadDocument(const Digest& digest) {
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, OpenStream(digest));
+  if (stream == nullptr) return std::optional<std::string>();
+  std::string document;
+  while (true) {
+    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
+    if (piece.empty()) break;
+    document.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+  }
+  if (Digest::Of(AsBytes(document), digest.algorithm()) != digest) {
+    Log(LogLevel::kWarning, "document " + digest.ToString() + " is damaged in the store; dropped");
+    OCIFS_RETURN_IF_ERROR(Drop(digest));
+    return std::optional<std::string>();
+  }
+  return document;
+}
+
+Result<bool> BlobStore::Verify(const Digest& digest, uint64_t size) {
+  {
+    const MutexLock lock(mutex_);
+    if (verified_.contains(digest)) return true;
+  }
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, OpenStream(digest));
+  if (stream == nullptr) return false;
+  Hasher hasher(digest.algorithm());
+  uint64_t total = 0;
+  while (true) {
+    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
+    if (piece.empty()) break;
+    total += piece.size();
+    hasher.Update(piece);
+  }
+  if (total != size || hasher.Finish() != digest) {
+    Log(LogLevel::kWarning, "blob " + digest.ToString() + " is damaged in the store; dropped");
+    OCIFS_RETURN_IF_ERROR(Drop(digest));
+    return false;
+  }
+  const MutexLock lock(mutex_);
+  verified_.insert(digest);
+  return true;
+}
+
+Result<bool> BlobStore::Read(const Digest& digest, uint64_t offset, std::span<std::byte> out) {
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> record, index_.FindBlob(digest));
+  if (!record) return false;
+  if (offset > record->size || out.size() > record->size - offset) {
+    return Fail(ErrorCode::kInternal, "read beyond the end of a blob");
+  }
+  OCIFS_ASSIGN_OR_RETURN(const bool good, Verify(digest, record->size));
+  if (!good) return false;
+  if (record->content) {
+    const auto bytes = AsBytes(*record->content).subspan(offset, out.size());
+    std::copy(bytes.begin(), bytes.end(), out.begin());
+    return true;
+  }
+  const Result<UniqueFd> fd = OpenAt(DirectoryFor(digest), digest.hex(), O_RDONLY);
+  if (!fd) return false;
+  OCIFS_RETURN_IF_ERROR(ReadExactly(fd->get(), offset, out, digest.ToString()));
+  return true;
+}
+
+Result<void> BlobStore::Drop(const Digest& digest) {
+  IndexBatch batch;
+  batch.DeleteBlob(digest);
+  OCIFS_RETURN_IF_ERROR(index_.Commit(std::move(batch)));
+  unlinkat(DirectoryFor(digest), digest.hex().c_str(), 0);
+  const MutexLock lock(mutex_);
+  verified_.erase(digest);
+  return {};
+}
+
+Result<void> BlobStore::RemoveLeftovers() {
+  for (const DigestAlgorithm algorithm : {DigestAlgorithm::kSha256, DigestAlgorithm::kSha512}) {
+    const int fd = algorithm == DigestAlgorithm::kSha256 ? sha256_.get() : sha512_.get();
+    OCIFS_RETURN_IF_ERROR(StagedFile::RemoveLeftovers(fd));
+    OCIFS_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(fd));
+    for (const std::string& name : names) {
+      const Result<Digest> digest =
+          Digest::Parse(std::string(DigestAlgorithmName(algorithm)) + ":" + name);
+      if (!digest) continue;
+      OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> record, index_.FindBlob(*digest));
+      if (record && !record->content) continue;
+      unlinkat(fd, name.c_str(), 0);
+      Log(LogLevel::kInfo, "removed blob " + name + ", which the index does not know");
+    }
+  }
+  return {};
+}
+
+}  // namespace ocifs::store

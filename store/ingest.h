@@ -1,0 +1,82 @@
+// One layer blob on its way into the store: verified, decompressed, cut into chunks, appended to a
+// pack.
+//
+//   blob stream → verify + keep raw → decompress → diff_id │ → tar → chunks → pack
+//                    (one thread)                          │     (the caller's thread)
+#ifndef OCIFS_STORE_INGEST_H_
+#define OCIFS_STORE_INGEST_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "store/blob_store.h"
+#include "store/byte_stream.h"
+#include "store/chunk_location.h"
+#include "store/digest.h"
+#include "store/error.h"
+#include "store/index.h"
+#include "store/layer.h"
+#include "store/limits.h"
+#include "store/manifest.h"
+#include "store/pack.h"
+
+namespace ocifs::store {
+
+using ChunkMap = std::unordered_map<ChunkDigest, ChunkLocation, ChunkDigestHash>;
+
+// Passes a blob's bytes on, and ends with an error instead of the end unless they were exactly the
+// descriptor's (kCorrupt: more bytes, fewer bytes, another digest). Copies them to `keep` when
+// given. `moved` is told of each piece.
+std::unique_ptr<ByteStream> VerifyBlob(std::unique_ptr<ByteStream> upstream,
+                                       const Descriptor& expected, StagedBlob* keep,
+                                       std::function<void(uint64_t)> moved);
+
+// Reads a stream of at most `max_bytes` into memory; kTooLarge beyond.
+Result<std::string> ReadAll(ByteStream& stream, uint64_t max_bytes);
+
+// What an ingested layer is made of.
+struct IngestedLayer {
+  Layer layer;
+  // SHA-256 of the plain stream; none when the blob was taken as a file, not as an archive.
+  std::optional<Digest> diff_id;
+};
+
+// Cuts content into chunks and appends those that the store lacks. Owned by one thread.
+class ChunkWriter {
+ public:
+  ChunkWriter(PackWriter& pack, const Index& index) : pack_(pack), index_(index) {}
+
+  // Takes one layer's blob. `archive_only`: what is not a tar is kCorrupt (images); else it becomes
+  // one file of the name that its title gives, or "<algorithm>-<hex>" (artifacts). `blob` must be a
+  // stream that verifies. `layer_number` goes into the chunks.
+  Result<IngestedLayer> Ingest(std::unique_ptr<ByteStream> blob, const Descriptor& descriptor,
+                               uint32_t layer_number, bool archive_only, const Limits& limits);
+
+  // Forgets what was appended since the pack had that length.
+  Result<void> RollBackTo(uint64_t pack_length);
+  uint64_t pack_length() const { return pack_.length(); }
+
+  // Chunks appended so far that were new to the store.
+  const ChunkMap& added() const { return added_; }
+
+ private:
+  class File;
+  Result<void> IngestArchive(std::unique_ptr<ByteStream> plain, uint32_t layer_number,
+                             const Limits& limits, Layer& layer);
+  Result<void> IngestFile(std::unique_ptr<ByteStream> content, const Descriptor& descriptor,
+                          uint32_t layer_number, const Limits& limits, Layer& layer);
+  // Ends the pack's open record: keeps it, or drops it when the store has that content.
+  Result<ChunkDigest> FinishChunk();
+
+  PackWriter& pack_;
+  const Index& index_;
+  ChunkMap added_;
+  Hasher hasher_;
+};
+
+}  // namespace ocifs::store
+
+#endif  // OCIFS_STORE_INGEST_H_

@@ -1,0 +1,602 @@
+#include "store/pull_through.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "store/flight.h"
+#include "store/job_pool.h"
+#include "store/log.h"
+#include "store/mutex.h"
+#include "store/pack.h"
+#include "store/package.h"
+#include "store/puller.h"
+#include "store/text.h"
+
+namespace ocifs::store {
+namespace {
+
+constexpr size_t kRequestThreads = 64;  // resolutions and listings wait for a network only
+constexpr size_t kPullThreads = 8;      // pulls cost memory and processor time too
+constexpr size_t kMaxTagPages = 10'000;
+constexpr size_t kMaxTags = 1'000'000;
+
+// Definite "there is none" answers, believed for a short time. Thread-safe; bounded.
+class NegativeCache {
+ public:
+  explicit NegativeCache(std::chrono::seconds ttl) : ttl_(ttl) {}
+
+  std::optional<Error> Find(const std::string& key) {
+    const MutexLock lock(mutex_);
+    const auto found = entries_.find(key);
+    if (found == entries_.end()) return std::nullopt;
+    if (std::chrono::steady_clock::now() >= found->second.until) {
+      entries_.erase(found);
+      return std::nullopt;
+    }
+    return found->second.error;
+  }
+  void Add(const std::string& key, const Error& error) {
+    if (ttl_.count() <= 0) return;
+    const MutexLock lock(mutex_);
+    if (entries_.size() >= kMaxEntries) entries_.clear();
+    entries_.insert_or_assign(key, Entry{std::chrono::steady_clock::now() + ttl_, error});
+  }
+  void Remove(const std::string& key) {
+    const MutexLock lock(mutex_);
+    entries_.erase(key);
+  }
+
+ private:
+  static constexpr size_t kMaxEntries = 65536;
+  struct Entry {
+    std::chrono::steady_clock::time_point until;
+    Error error;
+  };
+  const std::chrono::seconds ttl_;
+  Mutex mutex_;
+  std::unordered_map<std::string, Entry> entries_ OCIFS_GUARDED_BY(mutex_);
+};
+
+// Errors that say nothing about whether the thing exists.
+bool IsAboutReaching(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kUnauthenticated:
+    case ErrorCode::kDenied:
+    case ErrorCode::kRateLimited:
+    case ErrorCode::kUnavailable:
+    case ErrorCode::kTimedOut:
+    case ErrorCode::kRemote:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+class PullThrough::Impl {
+ public:
+  Impl(Store& store, Source& source, Options options)
+      : store_(store),
+        source_(source),
+        options_(std::move(options)),
+        puller_(store, source, options_, committer_),
+        missing_(options_.negative_ttl),
+        resolutions_(request_pool_, options_.stall_timeout),
+        tag_lists_(request_pool_, options_.stall_timeout),
+        registries_(request_pool_, options_.stall_timeout),
+        pulls_(pull_pool_, options_.stall_timeout),
+        blobs_(pull_pool_, options_.stall_timeout) {}
+  ~Impl() { stop_.request_stop(); }
+
+  FetchContext Fetching(const RequestContext& context) const {
+    return FetchContext{context.requester, stop_.get_token()};
+  }
+
+  Result<void> FindRegistry(const Registry& registry, const RequestContext& context);
+  Result<Resolution> Resolve(const Reference& reference, const RequestContext& context);
+  Result<std::shared_ptr<const Package>> Open(const Repository& repository, const Digest& root,
+                                              const RequestContext& context);
+  Result<size_t> Read(const StoredPackage& package, NodeIndex file, uint64_t offset,
+                      std::span<std::byte> out, const RequestContext& context);
+  Result<size_t> ReadBlob(const Package& package, const Descriptor& blob, uint64_t offset,
+                          std::span<std::byte> out, const RequestContext& context);
+  Result<TagList> Tags(const Repository& repository, TagsNeeded needed,
+                       const RequestContext& context);
+  Result<std::optional<Resolution>> KnownResolution(const Reference& reference);
+  Result<KnownNames> Known(const Registry& registry, std::string_view path);
+
+  Store& store_;
+  Source& source_;
+  const Options options_;
+  Committer committer_{store_};
+  Puller puller_;
+  NegativeCache missing_;
+
+  Result<Resolution> ResolveRemotely(const Reference& reference,
+                                     const std::optional<RefRecord>& known,
+                                     const FetchContext& context);
+  Result<TagList> ListTagsRemotely(const Repository& repository, TagsNeeded needed,
+                                   const FetchContext& context);
+  Result<TagList> KnownTags(const Repository& repository);
+  Resolution ToResolution(const Reference& reference, const RefRecord& record) const;
+
+  Result<ChunkLocation> Locate(const ChunkDigest& digest) const;
+  // One chunk's bytes from `skip` on; kCorrupt when what the store has is not the chunk, kNotFound
+  // when it has none.
+  Result<void> ReadChunk(const StoredPackage& package, uint32_t number, const ChunkRef& chunk,
+                         uint64_t skip, std::span<std::byte> out);
+  // Drops a chunk that is damaged or gone and gets the package's content again.
+  Result<void> Restore(const StoredPackage& package, const ChunkDigest& chunk,
+                       const RequestContext& context);
+
+  Mutex mutex_;
+  std::unordered_map<Digest, std::weak_ptr<const StoredPackage>, DigestHash> packages_
+      OCIFS_GUARDED_BY(mutex_);
+
+  std::stop_source stop_;
+  FlightTable<Resolution> resolutions_;
+  FlightTable<TagList> tag_lists_;
+  FlightTable<std::monostate> registries_;
+  FlightTable<std::shared_ptr<const StoredPackage>> pulls_;
+  FlightTable<std::monostate> blobs_;
+  // Last: their jobs use all of the above.
+  JobPool request_pool_{kRequestThreads};
+  JobPool pull_pool_{kPullThreads};
+};
+
+// --- names ---------------------------------------------------------------------------------------
+
+Result<void> PullThrough::Impl::FindRegistry(const Registry& registry,
+                                             const RequestContext& context) {
+  OCIFS_ASSIGN_OR_RETURN(const auto refs, store_.index().HasRegistry(registry));
+  if (refs) return {};
+  const std::string key = "registry " + registry.name();
+  if (std::optional<Error> error = missing_.Find(key)) return Fail(*std::move(error));
+  if (options_.offline) {
+    return Fail(ErrorCode::kNotFound,
+                key + ": nothing of it is in the store, and ocifs is offline");
+  }
+  Result<std::monostate> found = registries_.Run(
+      key, context,
+      [this, registry, key, fetch = Fetching(context)](FlightProgress&) -> Result<std::monostate> {
+        Result<void> result = source_.FindRegistry(registry, fetch);
+        if (result) return std::monostate();
+        if (result.error().code == ErrorCode::kNotFound) missing_.Add(key, result.error());
+        return Fail(std::move(result).error());
+      });
+  if (!found) return Fail(std::move(found).error());
+  return {};
+}
+
+Resolution PullThrough::Impl::ToResolution(const Reference& reference,
+                                           const RefRecord& record) const {
+  Resolution resolution{.digest = record.digest,
+                        .media_type = record.media_type,
+                        .fetched_at = record.fetched_at,
+                        .validated_at = record.validated_at,
+                        .expires_at = std::nullopt,
+                        .from_registry = false,
+                        .stale = false};
+  if (reference.tag() && reference.tag()->name() == "latest") {
+    resolution.expires_at = record.validated_at + options_.latest_ttl.count();
+    const int64_t now = options_.now();
+    // A time from the future means that the clock was set back: ask rather than trust it for long.
+    resolution.stale = now >= *resolution.expires_at || record.validated_at > now;
+  }
+  return resolution;
+}
+
+Result<std::optional<Resolution>> PullThrough::Impl::KnownResolution(const Reference& reference) {
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record, store_.index().FindRef(reference));
+  if (!record) return std::optional<Resolution>();
+  return ToResolution(reference, *record);
+}
+
+Result<Resolution> PullThrough::Impl::Resolve(const Reference& reference,
+                                              const RequestContext& context) {
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record, store_.index().FindRef(reference));
+  std::optional<Resolution> known;
+  if (record) known = ToResolution(reference, *record);
+  if (known && (!known->stale || options_.offline)) return *known;
+
+  const std::string key = reference.ToString();
+  if (!known) {
+    if (std::optional<Error> error = missing_.Find(key)) return Fail(*std::move(error));
+    if (options_.offline) {
+      return Fail(ErrorCode::kUnavailable, key + ": not in the store, and ocifs is offline");
+    }
+  }
+  Result<Resolution> resolved = resolutions_.Run(
+      key, context, [this, reference, record, key, fetch = Fetching(context)](FlightProgress&) {
+        Result<Resolution> result = ResolveRemotely(reference, record, fetch);
+        if (result) {
+          missing_.Remove(key);
+        } else if (result.error().code == ErrorCode::kNotFound) {
+          missing_.Add(key, result.error());
+        }
+        return result;
+      });
+  if (!resolved && known && IsAboutReaching(resolved.error().code)) return *known;
+  return resolved;
+}
+
+Result<Resolution> PullThrough::Impl::ResolveRemotely(const Reference& reference,
+                                                      const std::optional<RefRecord>& known,
+                                                      const FetchContext& context) {
+  OCIFS_ASSIGN_OR_RETURN(
+      const std::optional<RemoteDocument> document,
+      source_.FetchManifest(reference, known ? std::optional(known->digest) : std::nullopt,
+                            context));
+  const int64_t now = options_.now();
+  IndexBatch batch;
+  RefRecord record = known.value_or(RefRecord{Digest::Of({}), {}, now, now});
+  record.validated_at = now;
+  if (document) {
+    const Digest digest =
+        Digest::Of(AsBytes(document->bytes),
+                   reference.digest() ? reference.digest()->algorithm() : DigestAlgorithm::kSha256);
+    if (reference.digest() && digest != *reference.digest()) {
+      return Fail(ErrorCode::kCorrupt, reference.ToString() + ": the content served has digest " +
+                                           digest.ToString() + "; nothing of it was kept");
+    }
+    OCIFS_ASSIGN_OR_RETURN(const auto parsed,
+                           ParseDocument(digest, document->bytes, document->media_type));
+    record.media_type = std::holds_alternative<Manifest>(parsed)
+                            ? std::get<Manifest>(parsed).media_type
+                            : std::get<ImageIndex>(parsed).media_type;
+    if (!known || known->digest != digest) record.fetched_at = now;
+    record.digest = digest;
+    batch.PutBlob(digest, BlobRecord{document->bytes.size(), document->bytes});
+    // By digest too: what was seen behind a tag can be asked for by digest without the registry.
+    if (reference.tag()) batch.PutRef(Reference(reference.repository(), digest), record);
+  } else if (!known) {
+    return Fail(ErrorCode::kRemote, reference.ToString() + ": the registry sent an unasked 304");
+  }
+  batch.PutRef(reference, record);
+  OCIFS_RETURN_IF_ERROR(store_.index().Commit(std::move(batch)));
+  Resolution resolution = ToResolution(reference, record);
+  resolution.from_registry = true;
+  resolution.stale = false;
+  return resolution;
+}
+
+// --- tags ----------------------------------------------------------------------------------------
+
+Result<KnownNames> PullThrough::Impl::Known(const Registry& registry, std::string_view path) {
+  std::set<std::string> repositories;
+  std::vector<std::string> tags;
+  std::string prefix = registry.name() + "/";
+  if (!path.empty()) {
+    prefix.append(path);
+    OCIFS_ASSIGN_OR_RETURN(const auto tagged, store_.index().Refs(prefix + ":"));
+    for (const auto& [key, record] : tagged) tags.push_back(key.substr(prefix.size() + 1));
+    prefix.push_back('/');
+  }
+  OCIFS_ASSIGN_OR_RETURN(const auto below, store_.index().Refs(prefix));
+  for (const auto& [key, record] : below) {
+    const std::string_view rest = std::string_view(key).substr(prefix.size());
+    repositories.emplace(rest.substr(0, rest.find_first_of("/:@")));
+  }
+  return KnownNames{{repositories.begin(), repositories.end()}, std::move(tags)};
+}
+
+Result<TagList> PullThrough::Impl::KnownTags(const Repository& repository) {
+  TagList list;
+  std::set<std::string> tags;
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<TagListRecord> record,
+                         store_.index().FindTagList(repository));
+  if (record) {
+    list.complete = record->complete;
+    list.fetched_at = record->fetched_at;
+    tags.insert(record->tags.begin(), record->tags.end());
+  }
+  const std::string prefix = repository.ToString() + ":";
+  OCIFS_ASSIGN_OR_RETURN(const auto refs, store_.index().Refs(prefix));
+  for (const auto& [key, ref] : refs) tags.insert(key.substr(prefix.size()));
+  list.tags.assign(tags.begin(), tags.end());
+  return list;
+}
+
+Result<TagList> PullThrough::Impl::Tags(const Repository& repository, TagsNeeded needed,
+                                        const RequestContext& context) {
+  OCIFS_ASSIGN_OR_RETURN(TagList known, KnownTags(repository));
+  const int64_t age = options_.now() - known.fetched_at;
+  const bool fresh = known.fetched_at != 0 && age >= 0 && age < options_.tag_list_ttl.count();
+  if (fresh && (known.complete || needed == TagsNeeded::kExistence)) return known;
+
+  const std::string key = "tags of " + repository.ToString();
+  if (std::optional<Error> error = missing_.Find(key)) {
+    if (!known.tags.empty()) return known;
+    return Fail(*std::move(error));
+  }
+  if (options_.offline) {
+    known.complete = false;
+    if (!known.tags.empty()) return known;
+    return Fail(ErrorCode::kUnavailable, key + ": none in the store, and ocifs is offline");
+  }
+  const std::string flight_key = key + (needed == TagsNeeded::kAll ? "" : " (first page)");
+  Result<TagList> listed =
+      tag_lists_.Run(flight_key, context,
+                     [this, repository, needed, key, fetch = Fetching(context)](FlightProgress&) {
+                       Result<TagList> result = ListTagsRemotely(repository, needed, fetch);
+                       if (!result && result.error().code == ErrorCode::kNotFound) {
+                         missing_.Add(key, result.error());
+                       }
+                       return result;
+                     });
+  const bool fall_back =
+      !listed && !known.tags.empty() &&
+      (IsAboutReaching(listed.error().code) || listed.error().code == ErrorCode::kNotFound);
+  if (fall_back) {
+    known.complete = false;
+    return known;
+  }
+  return listed;
+}
+
+Result<TagList> PullThrough::Impl::ListTagsRemotely(const Repository& repository, TagsNeeded needed,
+                                                    const FetchContext& context) {
+  std::set<std::string> tags;
+  std::set<std::string> cursors;  // a registry may page in a circle
+  std::string cursor;
+  do {
+    OCIFS_ASSIGN_OR_RETURN(TagPage page, source_.ListTags(repository, cursor, context));
+    for (std::string& tag : page.tags) tags.insert(std::move(tag));
+    cursor = std::move(page.next);
+    if (!cursor.empty() && !cursors.insert(cursor).second) {
+      return Fail(ErrorCode::kRemote,
+                  "tags of " + repository.ToString() + ": the registry's pages go in a circle");
+    }
+    if (tags.size() > kMaxTags || cursors.size() > kMaxTagPages) {
+      return Fail(ErrorCode::kTooLarge, "tags of " + repository.ToString() + ": more than " +
+                                            std::to_string(kMaxTags) + " tags or " +
+                                            std::to_string(kMaxTagPages) + " pages");
+    }
+  } while (needed == TagsNeeded::kAll && !cursor.empty());
+  TagListRecord record{{tags.begin(), tags.end()}, cursor.empty(), options_.now()};
+  IndexBatch batch;
+  batch.PutTagList(repository, record);
+  OCIFS_RETURN_IF_ERROR(store_.index().Commit(std::move(batch)));
+  return KnownTags(repository);
+}
+
+// --- packages ------------------------------------------------------------------------------------
+
+Result<std::shared_ptr<const Package>> PullThrough::Impl::Open(const Repository& repository,
+                                                               const Digest& root,
+                                                               const RequestContext& context) {
+  auto remember = [this](std::shared_ptr<const StoredPackage> package) {
+    const MutexLock lock(mutex_);
+    if (packages_.size() > 4096) {
+      std::erase_if(packages_, [](const auto& item) { return item.second.expired(); });
+    }
+    packages_[package->root_digest()] = package;
+    return package;
+  };
+  {
+    const MutexLock lock(mutex_);
+    if (const auto found = packages_.find(root); found != packages_.end()) {
+      if (std::shared_ptr<const StoredPackage> package = found->second.lock()) return package;
+    }
+  }
+  if (std::shared_ptr<const StoredPackage> package = committer_.Find(root)) {
+    return remember(std::move(package));
+  }
+  OCIFS_ASSIGN_OR_RETURN(std::shared_ptr<const StoredPackage> stored,
+                         LoadPackage(store_, repository, root, options_.platform));
+  if (stored != nullptr) return remember(std::move(stored));
+
+  const std::string key = repository.ToString() + "@" + root.ToString();
+  OCIFS_ASSIGN_OR_RETURN(
+      std::shared_ptr<const StoredPackage> pulled,
+      pulls_.Run(key, context,
+                 [this, repository, root, fetch = Fetching(context)](FlightProgress& progress) {
+                   return puller_.Pull(repository, root, Puller::Mode::kIfMissing, fetch, progress);
+                 }));
+  return remember(std::move(pulled));
+}
+
+Result<ChunkLocation> PullThrough::Impl::Locate(const ChunkDigest& digest) const {
+  if (const std::optional<ChunkLocation> pending = committer_.pending().Find(digest)) {
+    return *pending;
+  }
+  // A chunk leaves the pending ones only once the index has it.
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<ChunkLocation> found,
+                         store_.index().FindChunk(digest));
+  if (!found) {
+    return Fail(ErrorCode::kNotFound, "chunk " + ToHex(digest.bytes) + " is not in the store");
+  }
+  return *found;
+}
+
+Result<void> PullThrough::Impl::ReadChunk(const StoredPackage& package, uint32_t number,
+                                          const ChunkRef& chunk, uint64_t skip,
+                                          std::span<std::byte> out) {
+  OCIFS_ASSIGN_OR_RETURN(const ChunkLocation location, Locate(chunk.digest));
+  if (location.length != chunk.length) {
+    return Fail(ErrorCode::kCorrupt, "chunk " + ToHex(chunk.digest.bytes) + " has another length");
+  }
+  if (package.IsVerified(number)) return store_.packs().Read(location, skip, out);
+
+  // The first read takes the whole chunk, straight into `out` when that is what was asked for.
+  std::vector<std::byte> buffer;
+  std::span<std::byte> whole = out;
+  if (out.size() != chunk.length) {
+    buffer.resize(chunk.length);
+    whole = buffer;
+  }
+  OCIFS_RETURN_IF_ERROR(store_.packs().Read(location, 0, whole));
+  thread_local Hasher hasher;
+  hasher.Update(whole);
+  if (hasher.FinishChunk() != chunk.digest) {
+    return Fail(ErrorCode::kCorrupt, "chunk " + ToHex(chunk.digest.bytes) +
+                                         " is damaged in the store (" +
+                                         PackSet::FileName(location.pack) + ", offset " +
+                                         std::to_string(location.offset) + ")");
+  }
+  package.SetVerified(number);
+  if (whole.data() != out.data()) {
+    std::copy_n(whole.begin() + static_cast<ptrdiff_t>(skip), out.size(), out.begin());
+  }
+  return {};
+}
+
+Result<void> PullThrough::Impl::Restore(const StoredPackage& package, const ChunkDigest& chunk,
+                                        const RequestContext& context) {
+  const std::string key = "content of " + package.manifest_digest().ToString();
+  Result<std::shared_ptr<const StoredPackage>> restored =
+      pulls_.Run(key, context,
+                 [this, kept = package.shared_from_this(), chunk, fetch = Fetching(context)](
+                     FlightProgress& progress) -> Result<std::shared_ptr<const StoredPackage>> {
+                   IndexBatch batch;
+                   batch.DeleteChunk(chunk);
+                   OCIFS_RETURN_IF_ERROR(store_.index().Commit(std::move(batch)));
+                   return puller_.Pull(kept->origin(), kept->root_digest(), Puller::Mode::kAgain,
+                                       fetch, progress);
+                 });
+  if (!restored) return Fail(std::move(restored).error());
+  return {};
+}
+
+Result<size_t> PullThrough::Impl::Read(const StoredPackage& package, NodeIndex file,
+                                       uint64_t offset, std::span<std::byte> out,
+                                       const RequestContext& context) {
+  const Tree& tree = package.tree();
+  const uint64_t size = tree.Attributes(file).size;
+  if (offset >= size) return 0;
+  out = out.first(static_cast<size_t>(std::min<uint64_t>(out.size(), size - offset)));
+  const size_t total = out.size();
+  uint32_t position = total == 0 ? 0 : tree.ChunkPositionOf(file, offset);
+  while (!out.empty()) {
+    const uint32_t number = tree.ChunkNumber(file, position);
+    const ChunkRef chunk = tree.ChunkByNumber(number);
+    const uint64_t skip = offset - chunk.file_offset;
+    const auto part =
+        out.first(static_cast<size_t>(std::min<uint64_t>(out.size(), chunk.length - skip)));
+    if (chunk.is_hole) {
+      std::fill(part.begin(), part.end(), std::byte{0});
+    } else if (Result<void> read = ReadChunk(package, number, chunk, skip, part); !read) {
+      const bool damaged = read.error().code == ErrorCode::kCorrupt;
+      if (!damaged && read.error().code != ErrorCode::kNotFound) {
+        return Fail(std::move(read).error());
+      }
+      if (context.wait == RequestContext::Wait::kNever) {
+        return Fail(ErrorCode::kWouldBlock, "content has to be fetched again");
+      }
+      Log(LogLevel::kWarning, "package " + package.manifest_digest().ToString() + ": " +
+                                  read.error().message + "; it is fetched again");
+      package.ClearVerified(number);
+      if (Result<void> restored = Restore(package, chunk.digest, context); !restored) {
+        Error error = std::move(restored).error().Wrap(read.error().message);
+        // What is damaged and cannot be had again is damaged, whatever the reason for the latter.
+        if (damaged && IsAboutReaching(error.code) && error.code != ErrorCode::kTimedOut) {
+          error.code = ErrorCode::kCorrupt;
+        }
+        return Fail(std::move(error));
+      }
+      OCIFS_RETURN_IF_ERROR(ReadChunk(package, number, chunk, skip, part));
+    }
+    out = out.subspan(part.size());
+    offset += part.size();
+    ++position;
+  }
+  return total;
+}
+
+Result<size_t> PullThrough::Impl::ReadBlob(const Package& package, const Descriptor& blob,
+                                           uint64_t offset, std::span<std::byte> out,
+                                           const RequestContext& context) {
+  if (offset >= blob.size) return 0;
+  out = out.first(static_cast<size_t>(std::min<uint64_t>(out.size(), blob.size - offset)));
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    OCIFS_ASSIGN_OR_RETURN(const bool read, store_.blobs().Read(blob.digest, offset, out));
+    if (read) return out.size();
+    const Repository origin = package.origin();
+    Result<std::monostate> pulled =
+        blobs_.Run("blob " + blob.digest.ToString(), context,
+                   [this, origin, blob,
+                    fetch = Fetching(context)](FlightProgress& progress) -> Result<std::monostate> {
+                     committer_.Drain();  // it may be on its way in with the package
+                     OCIFS_RETURN_IF_ERROR(puller_.PullBlob(origin, blob, fetch, progress));
+                     return std::monostate();
+                   });
+    if (!pulled) return Fail(std::move(pulled).error());
+  }
+  return Fail(ErrorCode::kCorrupt, "blob " + blob.digest.ToString() + " is damaged in the store");
+}
+
+// --- the facade ----------------------------------------------------------------------------------
+
+PullThrough::PullThrough(Store& store, Source& source, Options options)
+    : impl_(std::make_unique<Impl>(store, source, std::move(options))) {}
+PullThrough::~PullThrough() = default;
+
+Result<void> PullThrough::FindRegistry(const Registry& registry, const RequestContext& context) {
+  return impl_->FindRegistry(registry, context);
+}
+
+Result<Resolution> PullThrough::Resolve(const Reference& reference, const RequestContext& context) {
+  return impl_->Resolve(reference, context);
+}
+
+Result<std::shared_ptr<const Package>> PullThrough::Open(const Repository& repository,
+                                                         const Digest& root,
+                                                         const RequestContext& context) {
+  return impl_->Open(repository, root, context);
+}
+
+Result<size_t> PullThrough::Read(const Package& package, NodeIndex file, uint64_t offset,
+                                 std::span<std::byte> out, const RequestContext& context) {
+  // Packages are only made here.
+  return impl_->Read(static_cast<const StoredPackage&>(package), file, offset, out, context);
+}
+
+Result<size_t> PullThrough::ReadBlob(const Package& package, const Descriptor& blob,
+                                     uint64_t offset, std::span<std::byte> out,
+                                     const RequestContext& context) {
+  return impl_->ReadBlob(package, blob, offset, out, context);
+}
+
+Result<TagList> PullThrough::Tags(const Repository& repository, TagsNeeded needed,
+                                  const RequestContext& context) {
+  return impl_->Tags(repository, needed, context);
+}
+
+Result<std::vector<std::string>> PullThrough::ListRepositories(const Registry& registry,
+                                                               const RequestContext& context) {
+  return impl_->source_.ListRepositories(registry, impl_->Fetching(context));
+}
+
+Result<std::vector<Registry>> PullThrough::KnownRegistries() {
+  return impl_->store_.index().Registries();
+}
+
+Result<KnownNames> PullThrough::Known(const Registry& registry, std::string_view path) {
+  return impl_->Known(registry, path);
+}
+
+Result<std::optional<Resolution>> PullThrough::KnownResolution(const Reference& reference) {
+  return impl_->KnownResolution(reference);
+}
+
+Result<std::optional<CacheState>> PullThrough::Cached(const Digest& root) {
+  return CachedContent(impl_->store_, root, impl_->options_.platform);
+}
+
+Result<void> PullThrough::Flush(const RequestContext&) { return impl_->committer_.Flush(); }
+
+std::vector<FetchProgress> PullThrough::Progress() const {
+  std::vector<FetchProgress> progress;
+  impl_->pulls_.AppendProgress(progress);
+  impl_->blobs_.AppendProgress(progress);
+  return progress;
+}
+
+const PullThrough::Options& PullThrough::options() const { return impl_->options_; }
+Store& PullThrough::store() { return impl_->store_; }
+
+}  // namespace ocifs::store

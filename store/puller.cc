@@ -1,0 +1,549 @@
+#include "store/puller.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <stop_token>
+#include <thread>
+#include <utility>
+
+#include "store/entry_path.h"
+#include "store/log.h"
+#include "store/text.h"
+#include "store/tree_builder.h"
+
+namespace ocifs::store {
+namespace {
+
+// Layers that are downloaded while others are being unpacked, and how many are unpacked at once.
+constexpr size_t kOpenAhead = 6;
+constexpr size_t kWorkers = 2;
+
+}  // namespace
+
+// --- PendingChunks -------------------------------------------------------------------------------
+
+void PendingChunks::Add(std::shared_ptr<const ChunkMap> chunks) {
+  const MutexLock lock(mutex_);
+  maps_.push_back(std::move(chunks));
+  count_.store(maps_.size(), std::memory_order_release);
+}
+
+void PendingChunks::Remove(const std::shared_ptr<const ChunkMap>& chunks) {
+  const MutexLock lock(mutex_);
+  std::erase(maps_, chunks);
+  count_.store(maps_.size(), std::memory_order_release);
+}
+
+std::optional<ChunkLocation> PendingChunks::Find(const ChunkDigest& digest) const {
+  if (count_.load(std::memory_order_acquire) == 0) return std::nullopt;
+  const MutexLock lock(mutex_);
+  for (const std::shared_ptr<const ChunkMap>& map : maps_) {
+    if (const auto found = map->find(digest); found != map->end()) return found->second;
+  }
+  return std::nullopt;
+}
+
+// --- Committer -----------------------------------------------------------------------------------
+
+void Committer::Submit(std::unique_ptr<Work> work) {
+  for (const auto& chunks : work->chunks) pending_.Add(chunks);
+  {
+    const MutexLock lock(mutex_);
+    packages_.push_back(work->package);
+  }
+  // std::function wants a copyable job.
+  thread_.Submit([this, shared = std::shared_ptr<Work>(std::move(work))] {
+    Result<void> committed = Commit(*shared);
+    if (committed) {
+      for (const auto& chunks : shared->chunks) pending_.Remove(chunks);
+    } else {
+      // Readers of this process keep it; the next process pulls it again.
+      Log(LogLevel::kWarning, "package " + shared->package->manifest_digest().ToString() +
+                                  " was not kept in the store: " + committed.error().message);
+    }
+    shared->lock.reset();
+    const MutexLock lock(mutex_);
+    if (committed) {
+      std::erase(packages_, shared->package);
+    } else {
+      failure_ = std::move(committed).error();
+    }
+  });
+}
+
+Result<void> Committer::Commit(Work& work) {
+  for (const PackRecord& pack : work.packs) {
+    OCIFS_RETURN_IF_ERROR(store_.packs().Sync(pack.id));
+    work.batch.RaisePack(pack);
+  }
+  for (auto& [digest, blob] : work.blobs) {
+    OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(std::move(blob), digest, work.batch));
+  }
+  OCIFS_RETURN_IF_ERROR(work.tree->Publish(Store::TreeFileName(work.package->manifest_digest())));
+  OCIFS_RETURN_IF_ERROR(SyncDirectory(store_.trees_fd(), "trees"));
+  for (const auto& chunks : work.chunks) {
+    for (const auto& [digest, location] : *chunks) work.batch.PutChunk(digest, location);
+  }
+  return store_.index().Commit(std::move(work.batch));
+}
+
+Result<void> Committer::Flush() {
+  thread_.Drain();
+  const MutexLock lock(mutex_);
+  if (!failure_) return {};
+  return Fail(*std::exchange(failure_, std::nullopt));
+}
+
+std::shared_ptr<const StoredPackage> Committer::Find(const Digest& root) const {
+  const MutexLock lock(mutex_);
+  for (const auto& package : packages_) {
+    if (package->root_digest() == root) return package;
+  }
+  return nullptr;
+}
+
+// --- Puller: documents ---------------------------------------------------------------------------
+
+Result<std::unique_ptr<ByteStream>> Puller::OpenRemote(const Repository& repository,
+                                                       const Descriptor& blob,
+                                                       const FetchContext& context) {
+  if (options_.offline) {
+    return Fail(ErrorCode::kUnavailable,
+                "blob " + blob.digest.ToString() + " is not in the store, and ocifs is offline");
+  }
+  if (blob.size > options_.limits.max_blob_bytes) {
+    return Fail(ErrorCode::kTooLarge, "blob " + blob.digest.ToString() + " of " +
+                                          std::to_string(blob.size) +
+                                          " bytes exceeds limits.max_blob_bytes");
+  }
+  return source_.OpenBlob(repository, blob, context);
+}
+
+Result<std::string> Puller::GetDocument(const Repository& repository, const Descriptor& descriptor,
+                                        const FetchContext& context, IndexBatch& batch) {
+  OCIFS_ASSIGN_OR_RETURN(std::optional<std::string> known,
+                         store_.blobs().ReadDocument(descriptor.digest));
+  if (known) return *std::move(known);
+  if (options_.offline) {
+    return Fail(ErrorCode::kUnavailable, "manifest " + descriptor.digest.ToString() +
+                                             " is not in the store, and ocifs is offline");
+  }
+  const Reference reference(repository, descriptor.digest);
+  OCIFS_ASSIGN_OR_RETURN(std::optional<RemoteDocument> document,
+                         source_.FetchManifest(reference, std::nullopt, context));
+  if (!document) return Fail(ErrorCode::kRemote, reference.ToString() + ": an unasked 304");
+  const Digest actual = Digest::Of(AsBytes(document->bytes), descriptor.digest.algorithm());
+  if (actual != descriptor.digest) {
+    return Fail(ErrorCode::kCorrupt, reference.ToString() + ": the content served has digest " +
+                                         actual.ToString() + "; nothing of it was kept");
+  }
+  batch.PutBlob(descriptor.digest, BlobRecord{document->bytes.size(), document->bytes});
+  return std::move(document->bytes);
+}
+
+Result<PackageDocuments> Puller::GetDocuments(const Repository& repository, const Digest& root,
+                                              const FetchContext& context, IndexBatch& batch) {
+  std::string index_bytes;
+  Descriptor descriptor{.media_type = {},
+                        .digest = root,
+                        .size = 0,
+                        .artifact_type = {},
+                        .annotations = {},
+                        .platform = std::nullopt,
+                        .os_features = {},
+                        .data = std::nullopt};
+  for (int depth = 0;; ++depth) {
+    OCIFS_ASSIGN_OR_RETURN(std::string bytes, GetDocument(repository, descriptor, context, batch));
+    OCIFS_ASSIGN_OR_RETURN(auto parsed, ParseDocument(descriptor.digest, bytes, {}));
+    if (Manifest* manifest = std::get_if<Manifest>(&parsed)) {
+      return PackageDocuments{.origin = repository,
+                              .root_digest = root,
+                              .manifest_digest = descriptor.digest,
+                              .index_bytes = std::move(index_bytes),
+                              .manifest_bytes = std::move(bytes),
+                              .manifest = std::move(*manifest),
+                              .config_bytes = {}};
+    }
+    if (depth == kMaxIndexDepth) {
+      return Fail(ErrorCode::kCorrupt, root.ToString() + ": indexes nested too deep");
+    }
+    OCIFS_ASSIGN_OR_RETURN(descriptor,
+                           SelectPlatform(std::get<ImageIndex>(parsed), options_.platform));
+    if (depth == 0) index_bytes = std::move(bytes);
+  }
+}
+
+Result<std::unique_ptr<Store::PullLock>> Puller::Lock(const Digest& digest,
+                                                      const FetchContext& context,
+                                                      FlightProgress& progress) {
+  while (true) {
+    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<Store::PullLock> lock, store_.TryLockPull(digest));
+    if (lock != nullptr) return lock;
+    if (context.stop.stop_requested()) {
+      return Fail(ErrorCode::kCancelled,
+                  "waiting for another process that pulls " + digest.ToString());
+    }
+    progress.Moved();  // the other process has deadlines of its own
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+// --- Puller: layers ------------------------------------------------------------------------------
+
+struct Puller::LayerJob {
+  Descriptor descriptor;
+  std::vector<uint32_t> positions;  // in the manifest's layers; more than one when a blob is named
+                                    // more than once
+  std::unique_ptr<ByteStream> stream;
+  std::optional<StagedBlob> keep;
+  bool local = false;  // comes from the store
+  IngestedLayer ingested;
+};
+
+// The layers of one pull on their way into packs.
+class Puller::Layers {
+ public:
+  Layers(Puller& puller, const PackageDocuments& documents, const FetchContext& context,
+         FlightProgress& progress)
+      : puller_(puller),
+        documents_(documents),
+        context_{context.requester, stop_.get_token()},
+        progress_(progress),
+        pass_on_(context.stop, [this] { stop_.request_stop(); }) {
+    std::map<Digest, size_t> seen;
+    const std::vector<Descriptor>& layers = documents.manifest.layers;
+    for (uint32_t i = 0; i < layers.size(); ++i) {
+      if (layers[i].media_type == media_type::kOciEmpty) continue;  // "no content", by definition
+      const auto [at, first] = seen.emplace(layers[i].digest, jobs_.size());
+      if (first) {
+        jobs_.push_back(LayerJob{.descriptor = layers[i],
+                                 .positions = {},
+                                 .stream = nullptr,
+                                 .keep = std::nullopt,
+                                 .ingested = {}});
+      }
+      jobs_[at->second].positions.push_back(i);
+    }
+  }
+
+  // Starts the first downloads.
+  Result<void> Start() {
+    const MutexLock lock(mutex_);
+    return OpenAhead(0);
+  }
+
+  // Ingests all layers. On failure, the packs are as they were before.
+  Result<void> Run() {
+    const size_t count = std::max<size_t>(1, std::min(kWorkers, jobs_.size()));
+    for (size_t i = 0; i < count; ++i) {
+      OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<PackWriter> pack, puller_.store_.packs().Acquire());
+      workers_.push_back(std::make_unique<Worker>(std::move(pack), puller_.store_.index()));
+    }
+    std::vector<std::thread> threads;
+    for (size_t i = 1; i < count; ++i) {
+      threads.emplace_back([this, i] { Work(*workers_[i]); });
+    }
+    Work(*workers_[0]);
+    for (std::thread& thread : threads) thread.join();
+    const MutexLock lock(mutex_);
+    if (!failure_) {
+      for (const auto& worker : workers_) {
+        if (Result<void> flushed = worker->pack->Flush(); !flushed) {
+          failure_ = std::move(flushed).error();
+        }
+      }
+    }
+    if (failure_) {
+      for (const auto& worker : workers_) {
+        OCIFS_RETURN_IF_ERROR(worker->chunks.RollBackTo(worker->start));
+        puller_.store_.packs().Release(std::move(worker->pack));
+      }
+      return Fail(*failure_);
+    }
+    return {};
+  }
+
+  // Layer by layer, in the manifest's order.
+  Result<void> Merge(TreeBuilder& builder) {
+    std::map<uint32_t, const Layer*> ordered;
+    for (const LayerJob& job : jobs_) {
+      for (const uint32_t position : job.positions) {
+        ordered[position] = &LayerAt(job, position);
+      }
+    }
+    for (const auto& [position, layer] : ordered) {
+      OCIFS_RETURN_IF_ERROR(builder.Apply(*layer, documents_.manifest.is_image()));
+    }
+    return {};
+  }
+
+  // Hands packs, chunks and raw blobs over to be committed.
+  void MoveTo(Committer::Work& work) {
+    for (const auto& worker : workers_) {
+      work.packs.push_back(PackRecord{worker->pack->pack(), worker->pack->length()});
+      work.chunks.push_back(std::make_shared<const ChunkMap>(worker->chunks.added()));
+      puller_.store_.packs().Release(std::move(worker->pack));
+    }
+    for (LayerJob& job : jobs_) {
+      if (job.keep) work.blobs.emplace_back(job.descriptor.digest, *std::move(job.keep));
+    }
+  }
+
+ private:
+  struct Worker {
+    Worker(std::unique_ptr<PackWriter> writer, const Index& index)
+        : pack(std::move(writer)), start(pack->length()), chunks(*pack, index) {}
+    std::unique_ptr<PackWriter> pack;
+    const uint64_t start;
+    ChunkWriter chunks;
+  };
+
+  // One blob may be several files of an artifact: same chunks, another title each.
+  const Layer& LayerAt(const LayerJob& job, uint32_t position) {
+    const Descriptor& descriptor = documents_.manifest.layers[position];
+    const bool is_file = !job.ingested.diff_id && job.ingested.layer.size() == 1;
+    const std::string* title = descriptor.title();
+    if (!is_file || position == job.positions.front() || title == nullptr) {
+      return job.ingested.layer;
+    }
+    const Layer::Entry entry = job.ingested.layer.At(0);
+    TarEntry copy;
+    copy.attributes = *entry.attributes;
+    if (!NormalizeEntryPath(*title, puller_.options_.limits, copy.path) || copy.path.empty()) {
+      copy.path = entry.path;
+    }
+    renamed_.push_back(std::make_unique<Layer>());
+    renamed_.back()->Add(copy, entry.chunks);
+    return *renamed_.back();
+  }
+
+  // Opens the blobs of the jobs from `first` on, as far ahead as is good.
+  Result<void> OpenAhead(size_t first) OCIFS_REQUIRES(mutex_) {
+    for (; opened_ < std::min(jobs_.size(), first + kOpenAhead); ++opened_) {
+      LayerJob& job = jobs_[opened_];
+      OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> local,
+                             puller_.store_.blobs().OpenStream(job.descriptor.digest));
+      if (local != nullptr) {
+        job.local = true;
+        job.stream = VerifyBlob(std::move(local), job.descriptor, nullptr,
+                                [this](uint64_t) { progress_.Moved(); });
+      } else {
+        OCIFS_RETURN_IF_ERROR(OpenRemote(job));
+      }
+    }
+    return {};
+  }
+
+  Result<void> OpenRemote(LayerJob& job) {
+    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> remote,
+                           puller_.OpenRemote(documents_.origin, job.descriptor, context_));
+    OCIFS_ASSIGN_OR_RETURN(
+        job.keep, puller_.store_.blobs().Stage(job.descriptor.digest, job.descriptor.size));
+    job.local = false;
+    progress_.Expect(job.descriptor.size);
+    job.stream = VerifyBlob(std::move(remote), job.descriptor, &*job.keep,
+                            [this](uint64_t bytes) { progress_.Fetched(bytes); });
+    return {};
+  }
+
+  void Work(Worker& worker) {
+    while (true) {
+      LayerJob* job = nullptr;
+      {
+        const MutexLock lock(mutex_);
+        if (failure_ || next_ == jobs_.size()) return;
+        if (Result<void> opened = OpenAhead(next_); !opened) {
+          failure_ = std::move(opened).error();
+          return;
+        }
+        job = &jobs_[next_++];
+      }
+      Result<void> ingested = Ingest(worker, *job);
+      if (!ingested && ingested.error().code == ErrorCode::kCorrupt && job->local) {
+        ingested = IngestAgain(worker, *job);
+      }
+      if (!ingested) {
+        const MutexLock lock(mutex_);
+        if (!failure_) failure_ = std::move(ingested).error();
+        stop_.request_stop();
+        return;
+      }
+    }
+  }
+
+  Result<void> Ingest(Worker& worker, LayerJob& job) {
+    OCIFS_ASSIGN_OR_RETURN(
+        job.ingested,
+        worker.chunks.Ingest(std::move(job.stream), job.descriptor, job.positions.front(),
+                             documents_.manifest.is_image(), puller_.options_.limits));
+    return {};
+  }
+
+  // The raw blob in the store may be what is damaged: it goes, and the layer is pulled.
+  Result<void> IngestAgain(Worker& worker, LayerJob& job) {
+    const uint64_t mark = worker.chunks.pack_length();
+    Log(LogLevel::kWarning, "blob " + job.descriptor.digest.ToString() +
+                                " in the store does not unpack; it is fetched again");
+    OCIFS_RETURN_IF_ERROR(puller_.store_.blobs().Drop(job.descriptor.digest));
+    OCIFS_RETURN_IF_ERROR(OpenRemote(job));
+    Result<void> ingested = Ingest(worker, job);
+    if (!ingested) OCIFS_RETURN_IF_ERROR(worker.chunks.RollBackTo(mark));
+    return ingested;
+  }
+
+ public:
+  // Checks each layer's plain content against the config (image-spec, config.md, "rootfs").
+  Result<void> CheckDiffIds() const {
+    if (!documents_.manifest.is_image()) return {};
+    OCIFS_ASSIGN_OR_RETURN(const std::vector<Digest> diff_ids,
+                           ParseDiffIds(documents_.config_bytes));
+    if (diff_ids.empty()) return {};
+    if (diff_ids.size() != documents_.manifest.layers.size()) {
+      return Fail(ErrorCode::kCorrupt, "image config names " + std::to_string(diff_ids.size()) +
+                                           " layers, the manifest " +
+                                           std::to_string(documents_.manifest.layers.size()));
+    }
+    for (const LayerJob& job : jobs_) {
+      for (const uint32_t position : job.positions) {
+        // Other algorithms than SHA-256 are not computed here; the blob's digest was checked.
+        if (diff_ids[position].algorithm() != DigestAlgorithm::kSha256) continue;
+        if (!job.ingested.diff_id || *job.ingested.diff_id != diff_ids[position]) {
+          return Fail(ErrorCode::kCorrupt,
+                      "layer " + job.descriptor.digest.ToString() +
+                          ": its plain content is not what the image config names (" +
+                          diff_ids[position].ToString() + "); nothing of it was kept");
+        }
+      }
+    }
+    return {};
+  }
+
+  // Undoes a Run that went well, for a pull that failed later.
+  Result<void> RollBack() {
+    for (const auto& worker : workers_) {
+      OCIFS_RETURN_IF_ERROR(worker->chunks.RollBackTo(worker->start));
+      puller_.store_.packs().Release(std::move(worker->pack));
+    }
+    return {};
+  }
+
+ private:
+  Puller& puller_;
+  const PackageDocuments& documents_;
+  std::stop_source stop_;  // of this pull's transfers
+  const FetchContext context_;
+  FlightProgress& progress_;
+  std::vector<LayerJob> jobs_;  // each is touched by one worker once it is taken
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::unique_ptr<Layer>> renamed_;
+  Mutex mutex_;
+  size_t opened_ OCIFS_GUARDED_BY(mutex_) = 0;
+  size_t next_ OCIFS_GUARDED_BY(mutex_) = 0;
+  std::optional<Error> failure_ OCIFS_GUARDED_BY(mutex_);
+  const std::stop_callback<std::function<void()>> pass_on_;
+};
+
+// --- Puller: packages ----------------------------------------------------------------------------
+
+Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repository,
+                                                          const Digest& root, Mode mode,
+                                                          const FetchContext& context,
+                                                          FlightProgress& progress) {
+  // One process pulls a package; the others wait, and then find it in the store.
+  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<Store::PullLock> lock, Lock(root, context, progress));
+  if (mode == Mode::kIfMissing) {
+    OCIFS_ASSIGN_OR_RETURN(std::shared_ptr<const StoredPackage> found,
+                           LoadPackage(store_, repository, root, options_.platform));
+    if (found != nullptr) return found;
+  }
+  auto work = std::make_unique<Committer::Work>();
+  work->lock = std::move(lock);
+  OCIFS_ASSIGN_OR_RETURN(PackageDocuments documents,
+                         GetDocuments(repository, root, context, work->batch));
+  progress.Moved();
+  const Descriptor& config = documents.manifest.config;
+  if (config.size > kMaxDocumentBytes) {
+    return Fail(ErrorCode::kTooLarge, "config " + config.digest.ToString() + " of " +
+                                          std::to_string(config.size) + " bytes; at most " +
+                                          std::to_string(kMaxDocumentBytes) + " are read");
+  }
+  // All requests are under way before the first answer is read.
+  std::optional<std::string> config_bytes = KnownContent(config);
+  if (!config_bytes) {
+    OCIFS_ASSIGN_OR_RETURN(config_bytes, store_.blobs().ReadDocument(config.digest));
+  }
+  std::unique_ptr<ByteStream> config_stream;
+  if (!config_bytes) {
+    OCIFS_ASSIGN_OR_RETURN(config_stream, OpenRemote(repository, config, context));
+    config_stream =
+        VerifyBlob(std::move(config_stream), config, nullptr, [&](uint64_t) { progress.Moved(); });
+  }
+  Layers layers(*this, documents, context, progress);
+  OCIFS_RETURN_IF_ERROR(layers.Start());
+  if (config_stream != nullptr) {
+    OCIFS_ASSIGN_OR_RETURN(config_bytes, ReadAll(*config_stream, kMaxDocumentBytes));
+    work->batch.PutBlob(config.digest, BlobRecord{config_bytes->size(), config_bytes});
+  }
+  documents.config_bytes = *std::move(config_bytes);
+  OCIFS_RETURN_IF_ERROR(layers.Run());
+
+  auto finish = [&]() -> Result<void> {
+    OCIFS_RETURN_IF_ERROR(layers.CheckDiffIds());
+    TreeBuilder builder(options_.limits);
+    OCIFS_RETURN_IF_ERROR(layers.Merge(builder));
+    OCIFS_ASSIGN_OR_RETURN(const std::vector<std::byte> tree,
+                           builder.Finish(documents.manifest_digest));
+    OCIFS_ASSIGN_OR_RETURN(work->tree, StagedFile::Create(store_.trees_fd()));
+    return work->tree->Append(tree);
+  };
+  if (Result<void> finished = finish(); !finished) {
+    OCIFS_RETURN_IF_ERROR(layers.RollBack());
+    return Fail(std::move(finished).error());
+  }
+  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<const Tree> tree, Tree::Map(work->tree->fd()));
+  if (tree->content_bytes() > options_.limits.max_unpacked_bytes) {
+    OCIFS_RETURN_IF_ERROR(layers.RollBack());
+    return Fail(ErrorCode::kTooLarge, "package " + root.ToString() + " unpacks to " +
+                                          std::to_string(tree->content_bytes()) +
+                                          " bytes, more than limits.max_unpacked_bytes");
+  }
+  work->batch.PutPackage(documents.manifest_digest,
+                         PackageRecord{.tree_bytes = work->tree->size(),
+                                       .content_bytes = tree->content_bytes(),
+                                       .nodes = tree->node_count(),
+                                       .fetched_at = options_.now()});
+  layers.MoveTo(*work);
+  auto package = std::make_shared<const StoredPackage>(std::move(documents), std::move(tree));
+  work->package = package;
+  committer_.Submit(std::move(work));
+  return package;
+}
+
+Result<void> Puller::PullBlob(const Repository& repository, const Descriptor& blob,
+                              const FetchContext& context, FlightProgress& progress) {
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Store::PullLock> lock,
+                         Lock(blob.digest, context, progress));
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> known,
+                         store_.index().FindBlob(blob.digest));
+  if (known) return {};
+  IndexBatch batch;
+  OCIFS_ASSIGN_OR_RETURN(StagedBlob staged, store_.blobs().Stage(blob.digest, blob.size));
+  if (const std::optional<std::string> content = KnownContent(blob)) {
+    OCIFS_RETURN_IF_ERROR(staged.Append(AsBytes(*content)));
+  } else {
+    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> remote,
+                           OpenRemote(repository, blob, context));
+    progress.Expect(blob.size);
+    const std::unique_ptr<ByteStream> stream = VerifyBlob(
+        std::move(remote), blob, &staged, [&](uint64_t bytes) { progress.Fetched(bytes); });
+    while (true) {
+      OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
+      if (piece.empty()) break;
+    }
+  }
+  OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(std::move(staged), blob.digest, batch));
+  return store_.index().Commit(std::move(batch));
+}
+
+}  // namespace ocifs::store
