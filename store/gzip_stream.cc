@@ -121,9 +121,10 @@ class GzipStream final : public ByteStream {
     inflate_->next_out = output_.get() + produced;
     inflate_->avail_out = static_cast<uint32_t>(kOutputBytes - produced);
     const int code = isal_inflate(inflate_.get());
+    // After an error the counts mean nothing: bits that came with an earlier piece may be put back.
+    if (code != ISAL_DECOMP_OK) return Corrupt(InflateErrorText(code));
     produced = kOutputBytes - inflate_->avail_out;
     input_ = input_.subspan(offered - inflate_->avail_in);
-    if (code != ISAL_DECOMP_OK) return Corrupt(InflateErrorText(code));
     if (inflate_->block_state == ISAL_BLOCK_FINISH) {
       isal_inflate_reset(inflate_.get());
       any_member_ = true;

@@ -110,6 +110,7 @@ Result<std::string> Unpack(std::string blob, size_t piece_bytes = 4096, uint64_t
 
 void ExpectPlain(const std::string& blob, const std::string& plain) {
   for (const size_t piece_bytes : {size_t{1}, size_t{3}, size_t{509}, size_t{1} << 30}) {
+    if (blob.size() / piece_bytes > 100'000) continue;  // slow, and says nothing new
     const Result<std::string> unpacked = Unpack(blob, piece_bytes);
     ASSERT_TRUE(unpacked) << unpacked.error().message << ", pieces of " << piece_bytes;
     ASSERT_TRUE(*unpacked == plain) << "pieces of " << piece_bytes;
