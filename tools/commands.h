@@ -1,0 +1,30 @@
+// What ocifs-ctl does, one function for each command. Each prints its answer to the standard output,
+// failures to the standard error, and returns the exit status: 0 for success, 1 when something that
+// was asked for failed or is not there.
+#ifndef OCIFS_TOOLS_COMMANDS_H_
+#define OCIFS_TOOLS_COMMANDS_H_
+
+#include <string>
+#include <vector>
+
+#include "tools/config.h"
+
+namespace ocifs::tools {
+
+struct CommandOptions {
+  Config config;
+  bool json = false;
+  std::vector<std::string> arguments;
+  std::string file;         // prefetch -f
+  std::string mount_point;  // path --mount
+};
+
+int Prefetch(const CommandOptions& options);
+int ResolveReference(const CommandOptions& options);
+int ShowPath(const CommandOptions& options);
+int List(const CommandOptions& options);
+int Status(const CommandOptions& options);
+
+}  // namespace ocifs::tools
+
+#endif  // OCIFS_TOOLS_COMMANDS_H_
