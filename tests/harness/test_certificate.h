@@ -1,0 +1,27 @@
+// A certificate authority and a server certificate for loopback names, made when asked for, so that
+// no key lies in the repository and none expires.
+#ifndef OCIFS_TESTS_HARNESS_TEST_CERTIFICATE_H_
+#define OCIFS_TESTS_HARNESS_TEST_CERTIFICATE_H_
+
+#include <string>
+
+namespace ocifs::testing {
+
+enum class CertificateFault {
+  kNone,
+  kExpired,
+  kWrongHost,  // for other.example only
+};
+
+struct TestCertificate {
+  std::string authority_pem;    // the CA's certificate
+  std::string certificate_pem;  // the server's, for localhost, 127.0.0.1 and ::1
+  std::string key_pem;          // the server's key
+};
+
+// Throws std::runtime_error when OpenSSL fails.
+TestCertificate MakeTestCertificate(CertificateFault fault = CertificateFault::kNone);
+
+}  // namespace ocifs::testing
+
+#endif  // OCIFS_TESTS_HARNESS_TEST_CERTIFICATE_H_
