@@ -3,12 +3,14 @@
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <deque>
 #include <unordered_map>
 #include <utility>
@@ -49,6 +51,33 @@ std::string_view MethodName(HttpMethod method) {
 std::string DescribeRequest(const HttpRequest& request) {
   return std::string(MethodName(request.method)) + " " + request.url.ForDisplay();
 }
+
+// Blocks all signals of this thread while it lives. With CURLOPT_NOSIGNAL libcurl leaves SIGPIPE to
+// us, and OpenSSL's writes to a connection that the peer has closed raise it; other signals belong
+// to the program's own threads.
+class SignalBlock {
+ public:
+  SignalBlock() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalBlock() {
+    // What arrived meanwhile must not strike now.
+    const timespec none{};
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    while (sigtimedwait(&pipe, nullptr, &none) == SIGPIPE) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  SignalBlock(const SignalBlock&) = delete;
+  SignalBlock& operator=(const SignalBlock&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 struct EasyDeleter {
   void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
@@ -450,7 +479,10 @@ class HttpEngine {
   enum class Command { kStart, kResume, kCancel };
 
   explicit HttpEngine(CURLM* multi) : multi_(multi) {}
-  ~HttpEngine() { curl_multi_cleanup(multi_); }
+  ~HttpEngine() {
+    const SignalBlock block;  // idle TLS connections say goodbye
+    curl_multi_cleanup(multi_);
+  }
   HttpEngine(const HttpEngine&) = delete;
   HttpEngine& operator=(const HttpEngine&) = delete;
 
@@ -509,6 +541,7 @@ void HttpEngine::Finish(HttpChannel& channel, std::optional<Error> failure) {
 }
 
 void HttpEngine::Run() {
+  const SignalBlock block;
   Queue queue;
   while (true) {
     bool stopping = false;

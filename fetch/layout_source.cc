@@ -249,7 +249,7 @@ Result<std::shared_ptr<const LayoutSource::Contents>> LayoutSource::Read(int dir
                          ReadWhole(index_file, store::kMaxDocumentBytes, Describe("index.json")));
   auto parsed = store::ParseManifest(text, "");
   if (!parsed) return Fail(std::move(parsed).error().Wrap(Describe("index.json")));
-  const auto* const index = std::get_if<store::Index>(&*parsed);
+  const auto* const index = std::get_if<store::ImageIndex>(&*parsed);
   if (index == nullptr) {
     return Fail(ErrorCode::kCorrupt, Describe("index.json") + ": a manifest, not an index");
   }
