@@ -17,6 +17,8 @@ namespace ocifs::store {
 namespace {
 
 constexpr size_t kOutputBytes = size_t{1} << 20;
+constexpr size_t kMagicBytes = 4;
+constexpr size_t kMaxFrameHeaderBytes = 18;
 constexpr int kMaxWindowLog = 27;  // 128 MiB; also libzstd's own default, made explicit
 
 std::unexpected<Error> Corrupt(std::string_view why) {
@@ -79,7 +81,8 @@ class ZstdStream final : public ByteStream {
     kMagic,
     kSkippableLength,
     kSkippable,
-    kFrame,
+    kFrameHeader,
+    kFrame,  // the blocks, and the checksum
     kEnd,
   };
   enum class Progress { kOutputFull, kNeedsInput, kFrameEnd };
@@ -94,37 +97,70 @@ class ZstdStream final : public ByteStream {
     return {};
   }
 
-  // Takes bytes of the four that stand before everything.
+  // Takes bytes of what stands before the blocks of a frame.
   Result<void> ReadHead() {
-    const size_t taken = std::min(head_.size() - head_size_, input_.size());
+    const size_t taken = std::min(head_wanted_ - head_size_, input_.size());
     std::memcpy(head_.data() + head_size_, input_.data(), taken);
     head_size_ += taken;
     input_ = input_.subspan(taken);
-    if (head_size_ < head_.size()) return {};
-    const uint32_t value =
-        std::to_integer<uint32_t>(head_[0]) | std::to_integer<uint32_t>(head_[1]) << 8 |
-        std::to_integer<uint32_t>(head_[2]) << 16 | std::to_integer<uint32_t>(head_[3]) << 24;
-    head_size_ = 0;
-    if (part_ == Part::kSkippableLength) {
-      skip_ = value;
-      part_ = Part::kSkippable;
-      Skip();
+    if (head_size_ < head_wanted_) return {};
+    switch (part_) {
+      case Part::kMagic:
+        return TakeMagic();
+      case Part::kSkippableLength:
+        skip_ = HeadValue();
+        EnterPart(Part::kSkippable, 0);
+        Skip();
+        return {};
+      default:
+        return TakeFrameHeader();
+    }
+  }
+
+  Result<void> TakeMagic() {
+    const uint32_t magic = HeadValue();
+    if ((magic & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START) {
+      EnterPart(Part::kSkippableLength, kMagicBytes);
       return {};
     }
-    if ((value & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START) {
-      part_ = Part::kSkippableLength;
-      return {};
-    }
-    if (value != ZSTD_MAGICNUMBER) {
+    if (magic != ZSTD_MAGICNUMBER) {
       return Corrupt(any_frame_ ? "bytes after the last frame" : "no zstd frame");
     }
-    part_ = Part::kFrame;
-    ZSTD_inBuffer magic{head_.data(), head_.size(), 0};
-    ZSTD_outBuffer none{nullptr, 0, 0};
-    const size_t code = ZSTD_decompressStream(decoder_.get(), &none, &magic);
-    if (ZSTD_isError(code) != 0) return DecoderError(code);
-    if (magic.pos != magic.size) return Corrupt("the decoder refuses a frame's first bytes");
+    part_ = Part::kFrameHeader;
+    head_wanted_ = kMagicBytes + 1;
     return {};
+  }
+
+  // libzstd gets the frame header whole and alone. Cut in two, a small frame's header makes it look
+  // for a frame of its own in the second piece (1.5.4, ZSTD_decompressStream, "single-pass mode"),
+  // and what it finds there takes the place of the real one.
+  Result<void> TakeFrameHeader() {
+    head_wanted_ = FrameHeaderBytes(std::to_integer<uint8_t>(head_[kMagicBytes]));
+    if (head_size_ < head_wanted_) return {};
+    ZSTD_inBuffer header{head_.data(), head_size_, 0};
+    ZSTD_outBuffer none{nullptr, 0, 0};
+    const size_t code = ZSTD_decompressStream(decoder_.get(), &none, &header);
+    if (ZSTD_isError(code) != 0) return DecoderError(code);
+    if (header.pos != header.size || code == 0) return Corrupt("invalid frame header");
+    EnterPart(Part::kFrame, 0);
+    return {};
+  }
+
+  // RFC 8878 section 3.1.1.1: with the magic number, from the descriptor behind it.
+  static size_t FrameHeaderBytes(uint8_t descriptor) {
+    constexpr std::array<size_t, 4> kDictionaryIdBytes{0, 1, 2, 4};
+    constexpr std::array<size_t, 4> kContentSizeBytes{0, 2, 4, 8};
+    const bool single_segment = (descriptor >> 5 & 1) != 0;
+    const size_t size_flag = descriptor >> 6;
+    const size_t content_size = single_segment && size_flag == 0 ? 1 : kContentSizeBytes[size_flag];
+    return kMagicBytes + 1 + (single_segment ? 0 : 1) + kDictionaryIdBytes[descriptor & 3] +
+           content_size;
+  }
+
+  uint32_t HeadValue() const {
+    uint32_t value = 0;
+    for (size_t i = 4; i-- > 0;) value = value << 8 | std::to_integer<uint32_t>(head_[i]);
+    return value;
   }
 
   void Skip() {
@@ -153,7 +189,13 @@ class ZstdStream final : public ByteStream {
 
   void EndFrame() {
     any_frame_ = true;
-    part_ = Part::kMagic;
+    EnterPart(Part::kMagic, kMagicBytes);
+  }
+
+  void EnterPart(Part part, size_t head_wanted) {
+    part_ = part;
+    head_size_ = 0;
+    head_wanted_ = head_wanted;
   }
 
   const std::unique_ptr<ByteStream> compressed_;
@@ -162,8 +204,10 @@ class ZstdStream final : public ByteStream {
   std::span<const std::byte> input_;  // rest of the current piece of compressed_
   Part part_ = Part::kMagic;
   bool any_frame_ = false;
-  std::array<std::byte, 4> head_{};  // a frame's magic number, or a skippable frame's length
+  // A frame's magic number and header, or a skippable frame's length.
+  std::array<std::byte, kMaxFrameHeaderBytes> head_{};
   size_t head_size_ = 0;
+  size_t head_wanted_ = kMagicBytes;
   uint32_t skip_ = 0;
 };
 

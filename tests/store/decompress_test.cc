@@ -315,6 +315,15 @@ TEST(ZstdTest, OtherBytesAfterTheLastFrameAreRefused) {
   ExpectRefused(Zstd("content") + "\x27\xB5\x2F\xFD a frame of zstd 0.7");
 }
 
+// libzstd 1.5.4 takes the frame inside for the whole when the outer header comes in two pieces.
+TEST(ZstdTest, AFrameInsideAFrameHeaderIsNotRead) {
+  const std::string magic("\x28\xB5\x2F\xFD");
+  ExpectRefused(magic + Skippable("skipped"));
+  ExpectRefused(magic + Zstd("content"));
+  // A content size that reads as a frame, with the window of that size.
+  ExpectRefused(magic + "\xE0" + Zstd("content"), ErrorCode::kTooLarge);
+}
+
 TEST(ZstdTest, AWrongChecksumIsRefused) {
   std::string blob = Zstd(SomeText(1000));
   blob.back() ^= 1;
