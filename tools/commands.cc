@@ -107,9 +107,8 @@ Result<void> PrefetchOne(store::PullThrough& pull, Prefetched& item) {
   OCIFS_ASSIGN_OR_RETURN(item.resolution, pull.Resolve(path.reference, context));
   OCIFS_ASSIGN_OR_RETURN(const auto cached, pull.Cached(item.resolution->digest));
   item.was_there = cached && cached->bytes_present == cached->bytes_total;
-  OCIFS_ASSIGN_OR_RETURN(
-      const std::shared_ptr<const store::Package> package,
-      pull.Open(path.reference.repository(), item.resolution->digest, context));
+  OCIFS_ASSIGN_OR_RETURN(const std::shared_ptr<const store::Package> package,
+                         pull.Open(path.reference.repository(), item.resolution->digest, context));
   item.content_bytes = package->tree().content_bytes();
   return {};
 }
@@ -217,7 +216,7 @@ int ShowPath(const CommandOptions& options) {
   if (options.json) {
     Print(JsonObject()
               .Text("reference", path->reference.ToString())
-              .Text("mount", mount)
+              .OptionalText("mount", mount)
               .Text("path", mount ? *mount + "/" + below : below)
               .Finish());
     return 0;
@@ -294,8 +293,7 @@ int List(const CommandOptions& options) {
   }
   for (const Listed& item : *listed) {
     Print(fmt::format("{:<{}}  {:<8}  {:>10}  {:<20}  {}", item.reference, width,
-                      State(item.cached),
-                      item.cached ? FormatSize(item.cached->bytes_total) : "-",
+                      State(item.cached), item.cached ? FormatSize(item.cached->bytes_total) : "-",
                       FormatTime(item.record.fetched_at), item.record.digest.ToString()));
   }
   return 0;
@@ -324,8 +322,8 @@ int Status(const CommandOptions& options) {
           .Text("media_type", r->media_type)
           .Text("fetched_at", FormatTime(r->fetched_at))
           .Text("validated_at", FormatTime(r->validated_at))
-          .Text("expires_at",
-                r->expires_at ? std::optional(FormatTime(*r->expires_at)) : std::nullopt)
+          .OptionalText("expires_at",
+                        r->expires_at ? std::optional(FormatTime(*r->expires_at)) : std::nullopt)
           .Bool("stale", r->stale)
           .Number("bytes_present", cached ? cached->bytes_present : 0);
       if (cached) object.Number("bytes_total", cached->bytes_total);

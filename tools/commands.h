@@ -1,6 +1,6 @@
-// What ocifs-ctl does, one function for each command. Each prints its answer to the standard output,
-// failures to the standard error, and returns the exit status: 0 for success, 1 when something that
-// was asked for failed or is not there.
+// What ocifs-ctl does, one function for each command. Each prints its answer to the standard
+// output, failures to the standard error, and returns the exit status: 0 for success, 1 when
+// something that was asked for failed or is not there.
 #ifndef OCIFS_TOOLS_COMMANDS_H_
 #define OCIFS_TOOLS_COMMANDS_H_
 

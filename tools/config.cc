@@ -14,7 +14,6 @@
 #include <utility>
 #include <vector>
 
-#define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
 
 #include "store/reference.h"
@@ -97,9 +96,10 @@ class TableReader {
       if (setter == setters_.end()) {
         std::string known;
         for (const auto& [name, unused] : setters_) known += (known.empty() ? "" : ", ") + name;
-        return Fail(ErrorCode::kInvalid,
-                    Where(node) + "key '" + std::string(key.str()) + "' is not known" +
-                        (section_.empty() ? "" : " in [" + section_ + "]") + "; there are: " + known);
+        return Fail(ErrorCode::kInvalid, Where(node) + "key '" + std::string(key.str()) +
+                                             "' is not known" +
+                                             (section_.empty() ? "" : " in [" + section_ + "]") +
+                                             "; there are: " + known);
       }
       OCIFS_RETURN_IF_ERROR(setter->second(node));
     }
@@ -232,8 +232,8 @@ std::string FormatTime(int64_t seconds) {
   const auto time = static_cast<std::time_t>(seconds);
   std::tm parts{};
   if (gmtime_r(&time, &parts) == nullptr) return "?";
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900,
-                     parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1,
+                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
 }
 
 std::string AbsolutePath(std::string_view path, std::string_view base) {
@@ -256,13 +256,13 @@ std::string DefaultStore() {
 }
 
 Result<Config> ParseConfig(std::string_view text, const std::string& file) {
-  const toml::parse_result parsed = toml::parse(text, file);
-  if (!parsed) {
+  toml::table root;
+  try {
+    root = toml::parse(text, file);
+  } catch (const toml::parse_error& error) {
     return Fail(ErrorCode::kInvalid,
-                fmt::format("{}:{}: {}", file, parsed.error().source().begin.line,
-                            parsed.error().description()));
+                fmt::format("{}:{}: {}", file, error.source().begin.line, error.description()));
   }
-  const toml::table& root = parsed.table();
   const std::string base = std::filesystem::path(AbsolutePath(file)).parent_path().string();
   Config config;
   std::string platform;

@@ -26,17 +26,15 @@ store::Result<std::unique_ptr<Engine>> Engine::Create(const Config& config) {
     } else {
       OCIFS_ASSIGN_OR_RETURN(
           std::unique_ptr<fetch::LayoutSource> layout,
-          fetch::LayoutSource::Create(registry,
-                                      {.directory = registry_config.layout,
-                                       .repository = registry_config.layout_repository}));
+          fetch::LayoutSource::Create(registry, {.directory = registry_config.layout,
+                                                 .repository = registry_config.layout_repository}));
       layouts.emplace(name, std::move(layout));
     }
   }
   auto credentials = std::make_unique<fetch::AuthFiles>(
       fetch::AuthFilePaths(config.auth_file, fetch::ProcessEnvironment, geteuid()));
-  OCIFS_ASSIGN_OR_RETURN(
-      std::unique_ptr<fetch::RegistrySource> registries,
-      fetch::RegistrySource::Create(std::move(options), std::move(credentials)));
+  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<fetch::RegistrySource> registries,
+                         fetch::RegistrySource::Create(std::move(options), std::move(credentials)));
   engine->source_ =
       std::make_unique<fetch::RoutingSource>(std::move(layouts), std::move(registries));
 

@@ -1,5 +1,5 @@
-// Store, sources and pull-through cache, put together as the configuration says. The one place where
-// fetch meets the rest.
+// Store, sources and pull-through cache, put together as the configuration says. The one place
+// where fetch meets the rest.
 #ifndef OCIFS_TOOLS_ENGINE_H_
 #define OCIFS_TOOLS_ENGINE_H_
 

@@ -17,7 +17,7 @@ class JsonObject {
   JsonObject& Text(std::string_view key, std::string_view value) {
     return Raw(key, store::JsonQuote(value));
   }
-  JsonObject& Text(std::string_view key, const std::optional<std::string>& value) {
+  JsonObject& OptionalText(std::string_view key, const std::optional<std::string>& value) {
     return Raw(key, value ? store::JsonQuote(*value) : "null");
   }
   JsonObject& Number(std::string_view key, uint64_t value) {

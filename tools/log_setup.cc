@@ -44,9 +44,10 @@ store::Result<void> SetUpLog(LogTarget target, const std::string& file, store::L
   logger->set_level(ToSpdlog(level));
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   logger->flush_on(spdlog::level::debug);
-  store::SetLogSink([logger = std::move(logger)](store::LogLevel line_level, std::string_view text) {
-    logger->log(ToSpdlog(line_level), text);
-  });
+  store::SetLogSink(
+      [logger = std::move(logger)](store::LogLevel line_level, std::string_view text) {
+        logger->log(ToSpdlog(line_level), text);
+      });
   return {};
 }
 

@@ -22,8 +22,8 @@ Result<MountEntry> MountEntry::Add(const std::string& store_root, const std::str
   OCIFS_ASSIGN_OR_RETURN(const UniqueFd directory,
                          store::OpenDirectory(AT_FDCWD, store_root + "/mounts", 0700));
   const std::string name = std::to_string(getpid());
-  OCIFS_ASSIGN_OR_RETURN(
-      UniqueFd fd, store::OpenAt(directory.get(), name, O_RDWR | O_CREAT | O_TRUNC, 0600));
+  OCIFS_ASSIGN_OR_RETURN(UniqueFd fd,
+                         store::OpenAt(directory.get(), name, O_RDWR | O_CREAT | O_TRUNC, 0600));
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     return Fail(ErrorFromErrno(errno, "locking " + store_root + "/mounts/" + name));
   }

@@ -67,7 +67,8 @@ int main(int argc, char** argv) {
     return sub;
   };
   auto add_reference = [&](CLI::App* sub) {
-    sub->add_option("REFERENCE", line.options.arguments, "registry/repository:tag or ...@sha256:hex")
+    sub->add_option("REFERENCE", line.options.arguments,
+                    "registry/repository:tag or ...@sha256:hex")
         ->required()
         ->expected(1);
   };
@@ -75,10 +76,11 @@ int main(int argc, char** argv) {
   CLI::App* prefetch = add("prefetch", "Pull packages into the store", ocifs::tools::Prefetch);
   CLI::Option* references =
       prefetch->add_option("REFERENCE", line.options.arguments, "What to pull");
-  CLI::Option* file =
-      prefetch->add_option("-f,--file", line.options.file, "A file of references, one a line; - is "
-                                                           "the standard input")
-          ->type_name("FILE");
+  CLI::Option* file = prefetch
+                          ->add_option("-f,--file", line.options.file,
+                                       "A file of references, one a line; - is "
+                                       "the standard input")
+                          ->type_name("FILE");
   prefetch->callback([&, references, file] {
     if (references->count() == 0 && file->count() == 0) {
       throw CLI::RequiredError("REFERENCE or --file");

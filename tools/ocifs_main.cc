@@ -143,9 +143,8 @@ Result<int> Start(CommandLine line) {
     OCIFS_ASSIGN_OR_RETURN(daemon, Daemonize());
     if (daemon.exit_status) return *daemon.exit_status;
   }
-  Result<void> served =
-      SetUpLog(line.foreground ? LogTarget::kStandardError : LogTarget::kSyslog, config.log_file,
-               line.debug ? LogLevel::kDebug : LogLevel::kInfo);
+  Result<void> served = SetUpLog(line.foreground ? LogTarget::kStandardError : LogTarget::kSyslog,
+                                 config.log_file, line.debug ? LogLevel::kDebug : LogLevel::kInfo);
   if (served) served = Serve(line, config, daemon.ready);
   if (!served) {
     store::Log(LogLevel::kError, served.error().message);
@@ -160,7 +159,8 @@ Result<int> Start(CommandLine line) {
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Mounts a read-only filesystem in which every OCI artifact of every registry is a directory:\n"
+      "Mounts a read-only filesystem in which every OCI artifact of every registry is a "
+      "directory:\n"
       "MOUNTPOINT/registry/repository/tag/...",
       "ocifs");
   ocifs::tools::CommandLine line;
@@ -170,8 +170,9 @@ int main(int argc, char** argv) {
       ->type_name("DIR");
   app.add_option("--config", line.config, "Configuration, see ocifs.toml(5)")->type_name("FILE");
   app.add_flag("-f,--foreground", line.foreground, "Stay in the foreground, log to standard error");
-  app.add_option("-o", line.options,
-                 "Mount options: allow_other, offline, debug, store=DIR, config=FILE, log_file=FILE")
+  app.add_option(
+         "-o", line.options,
+         "Mount options: allow_other, offline, debug, store=DIR, config=FILE, log_file=FILE")
       ->type_name("OPTION,...")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

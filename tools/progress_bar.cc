@@ -77,11 +77,10 @@ void ProgressBar::Render() {
   if (expected > 0) {
     constexpr size_t kCells = 20;
     const size_t filled = std::min<size_t>(kCells, fetched * kCells / expected);
-    line += fmt::format(" [{}{}] {} of {}, {}/s", std::string(filled, '#'),
-                        std::string(kCells - filled, '.'), FormatSize(fetched),
-                        FormatSize(expected),
-                        FormatSize(static_cast<uint64_t>(
-                            static_cast<double>(fetched) / std::max(seconds, 0.1))));
+    line += fmt::format(
+        " [{}{}] {} of {}, {}/s", std::string(filled, '#'), std::string(kCells - filled, '.'),
+        FormatSize(fetched), FormatSize(expected),
+        FormatSize(static_cast<uint64_t>(static_cast<double>(fetched) / std::max(seconds, 0.1))));
   }
   if (!all.empty()) line += " " + store::EscapeForDisplay(all.front().what);
   const size_t width = TerminalWidth();
