@@ -88,7 +88,10 @@ class Parser {
         text_.remove_prefix(i + 1);
         return value;
       }
-      if (text_[i] == '\\' && ++i == text_.size()) break;
+      if (text_[i] == '\\') {
+        ++i;
+        if (i == text_.size()) break;
+      }
       value.push_back(text_[i]);
     }
     return std::nullopt;

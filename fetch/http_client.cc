@@ -409,8 +409,8 @@ Result<void> Configure(HttpChannel& channel, const HttpRequest& request,
   auto add_header = [&](const std::string& line) {
     curl_slist* const longer = curl_slist_append(channel.header_list.get(), line.c_str());
     if (longer == nullptr) return false;
-    static_cast<void>(channel.header_list.release());
-    channel.header_list.reset(longer);
+    // libcurl appends in place: the head changes only when the list was empty.
+    if (!channel.header_list) channel.header_list.reset(longer);
     return true;
   };
   bool added = add_header("Accept-Encoding: identity");

@@ -54,7 +54,7 @@ enum class HttpMethod { kGet, kPost };
 
 // Over TLS, requests may share an HTTP/2 connection. A body that does not fit into the transfer's
 // buffer should have one of its own: over HTTP/1.1 a slow reader is held back exactly, by TCP,
-// while in HTTP/2 a paused stream keeps up to 32 MiB in libcurl and can hold up its neighbours.
+// while libcurl keeps the whole window of a paused HTTP/2 stream, 32 MiB, in memory.
 enum class HttpConnection { kShared, kOwn };
 
 struct HttpRequest {
