@@ -15,6 +15,7 @@ namespace {
 
 using store::ErrorCode;
 using testing::FakeRegistry;
+using namespace std::string_literals;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -226,7 +227,7 @@ TEST_F(HttpClientTest, AmbiguousFramingIsRefused) {
 }
 
 TEST_F(HttpClientTest, NulInAHeaderIsRefused) {
-  registry_.Inject({.wire = {.raw = std::string("HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n", 29)}});
+  registry_.Inject({.wire = {.raw = "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n"s}});
   EXPECT_EQ(HeadError(BlobUrl("x")), ErrorCode::kRemote);
 }
 

@@ -103,8 +103,8 @@ class Walker {
   static void CheckSum(std::string_view block) {
     Demand(block[148] != '\x80');
     const uint64_t stated = Number(block.substr(148, 8));
-    int64_t plain = 8 * 32;
-    int64_t with_sign = 8 * 32;
+    int64_t plain = int64_t{8} * 32;
+    int64_t with_sign = plain;
     for (size_t i = 0; i < 512; ++i) {
       if (i >= 148 && i < 156) continue;
       plain += static_cast<unsigned char>(block[i]);
