@@ -22,8 +22,9 @@ struct PlainStream {
 // window at most 128 MiB), anything else unchanged. bzip2 and xz are kUnsupported.
 //
 // The stream gives kCorrupt for a wrong CRC or length, a cut stream, or bytes after the last member
-// that are not zero; kTooLarge beyond `max_plain_bytes`. It reads `blob` to its end before it
-// reports its own end, so a digest taken on the way covers all of it.
+// that are not zero (of zstd: any bytes after the last frame); kTooLarge beyond `max_plain_bytes`.
+// It reads `blob` to its end before it reports its own end, so a digest taken on the way covers all
+// of it.
 Result<PlainStream> Decompress(std::unique_ptr<ByteStream> blob, uint64_t max_plain_bytes);
 
 }  // namespace ocifs::store

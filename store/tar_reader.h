@@ -51,8 +51,8 @@ class TarReader {
   // The next entry, null at the end of the archive. Borrowed until the next call. Data of the
   // entry before that was not read is passed over. At the end, the stream has been read to its own
   // end and held nothing but zeros.
-  // kCorrupt for a malformed or ambiguous archive, kTooLarge beyond a limit, else what the stream
-  // reported.
+  // kCorrupt for a malformed or ambiguous archive, kTooLarge beyond a limit (of Limits, or of
+  // node.h for names, paths and link targets), else what the stream reported.
   virtual Result<const TarEntry*> NextEntry() = 0;
 
   // The next stored bytes of the current regular file, in rising order of offset; `data` is empty
