@@ -269,7 +269,7 @@ TEST(GzipTest, FlippedBitsNeverGiveOtherBytes) {
   const std::string blob = Gzip(plain);
   for (size_t i = kPlainHeader.size(); i < blob.size(); ++i) {
     std::string wrong = blob;
-    wrong[i] ^= static_cast<char>(1 << (i % 8));
+    wrong[i] = static_cast<char>(wrong[i] ^ (1 << (i % 8)));
     const Result<std::string> unpacked = Unpack(wrong);
     if (unpacked) {
       EXPECT_EQ(*unpacked, plain) << "byte " << i;

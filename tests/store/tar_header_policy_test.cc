@@ -191,7 +191,8 @@ std::vector<HostileCase> ExtensionCases() {
   }
   for (const std::string key : {"uid", "gid"}) {
     for (const std::string id : {"4294967295", "4294967296", "1099511627775", "-1", "x", ""}) {
-      cases.push_back({"a pax " + key + " of '" + id + "'", pax(TarWriter::PaxRecord(key, id))});
+      cases.push_back({std::string("a pax ").append(key).append(" of '").append(id).append("'"),
+                       pax(TarWriter::PaxRecord(key, id))});
     }
   }
   return cases;

@@ -208,7 +208,9 @@ TEST(TarReaderTest, AnErrorOfTheStreamIsPassedOn) {
 
 TEST(TarReaderTest, ContentThatIsNotReadIsPassedOver) {
   TarWriter tar;
-  for (int i = 0; i < 50; ++i) tar.File("f" + std::to_string(i), std::string(i * 100, 'x'));
+  for (size_t i = 0; i < 50; ++i) {
+    tar.File("f" + std::to_string(i), std::string(i * 100, 'x'));
+  }
   for (const size_t piece_bytes : kPieceSizes) {
     const auto entries = ReadTar(tar.bytes(), piece_bytes, {}, false);
     ASSERT_TRUE(entries) << entries.error().message;
