@@ -121,12 +121,16 @@ class Control(harness.TestCase):
         mounted = self.mount()
         control = self.ctl(mounted)
         control.run("prefetch", self.app)
-        before = [path for _, path, _ in self.local.requests() if "/blobs/" in path]
+
+        def pulled():
+            return [path for method, path, _ in self.local.requests() if method == "GET" and "/blobs/" in path]
+
+        before = pulled()
         self.assertEqual(sorted(os.listdir(mounted.path(self.local.address, "team/app/1.0"))), ["a", "c", "d", "l"])
         os.listdir(mounted.path(self.local.address, "charts/web/1"))
         self.assertIn(self.web, control.run("ls").stdout)
         control.run("prefetch", self.web)
-        after = [path for _, path, _ in self.local.requests() if "/blobs/" in path]
+        after = pulled()
         self.assertEqual(len(after), len(set(after)))
         self.assertGreater(len(after), len(before))
 

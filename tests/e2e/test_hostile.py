@@ -30,7 +30,7 @@ class Hostile(harness.TestCase):
             self.assertFalse(os.path.lexists(path), path)
 
     def check_shown(self, root, shown):
-        nodes = harness.scan(root)
+        nodes = harness.scan(harness.enter(root))
         for path, content in shown.items():
             node = nodes[os.fsencode(path)]
             if content is None:
@@ -53,9 +53,10 @@ class Hostile(harness.TestCase):
         self.assert_errno("EBADMSG", os.listdir, mounted.path(registry.address, "p", "bad"))
         reference = harness.umoci_unpack(good, self.directory / "ref")
         self.assert_same_tree(mounted.path(registry.address, "p", "good"), reference)
-        listed = self.ctl(mounted).run("ls").stdout
-        self.assertIn("p:good", listed)
-        self.assertNotIn("p:bad", listed)
+        # Its name is known, nothing else of it.
+        states = self.ctl(mounted).states
+        harness.until(lambda: states()[f"{registry.address}/p:good"] == "complete", "the good one is kept")
+        self.assertEqual(states()[f"{registry.address}/p:bad"], "known")
 
     def test_reason_is_an_attribute(self):
         """user.oci.error says why, for those who cannot read the log."""

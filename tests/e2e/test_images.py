@@ -40,6 +40,22 @@ class Images(harness.TestCase):
                 self.assert_same_tree(shown, reference, implicit)
                 self.assert_same_tar(shown, reference, implicit)
 
+    def test_tar_is_the_first_to_come(self):
+        """What tar writes does not depend on whether somebody else has looked at the package before."""
+        for name in ("everything", "merged-directories"):
+            with self.subTest(image=name):
+                shown = self.mounted.path("images.test", "images", name, "1")
+                first = harness.tar_digest(shown)
+                self.assertEqual(harness.tar_digest(shown), first)
+
+    def test_attributes_of_a_root_are_true_once_it_was_listed(self):
+        for name in self.tars:
+            with self.subTest(image=name):
+                root = self.mounted.path("images.test", "images", name, "1")
+                os.lstat(root)
+                os.listdir(root)
+                self.assertGreaterEqual(os.lstat(root).st_nlink, 2)
+
     def test_listing_is_complete(self):
         self.assertEqual(sorted(os.listdir(self.mounted.path("images.test", "images"))),
                          sorted(fixtures.IMAGES))

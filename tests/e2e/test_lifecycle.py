@@ -175,7 +175,7 @@ class Lifecycle(harness.TestCase):
         def numbers():
             found = {name: os.lstat(self.point / name).st_ino for name in names}
             for package in ("x.test/a/b/1", "x.test/c/1", "x.test/e/2"):
-                root = os.fsencode(self.point / package)
+                root = os.fsencode(harness.enter(self.point / package))
                 for path in harness.scan(root):
                     found[package, path] = os.lstat(os.path.join(root, path)).st_ino
             return found
@@ -197,13 +197,13 @@ class Lifecycle(harness.TestCase):
         registry.push("app", "1", oci.image(fixtures.plain_tars()))
         one = self.mount("one")
         two = self.mount("two", store=one.store)
-        first = harness.tar_digest(one.path(registry.address, "app", "1"))
+        first = harness.tar_digest(harness.enter(one.path(registry.address, "app", "1")))
         before = [path for _, path, _ in registry.requests() if "/blobs/" in path]
-        self.assertEqual(harness.tar_digest(two.path(registry.address, "app", "1")), first)
+        self.assertEqual(harness.tar_digest(harness.enter(two.path(registry.address, "app", "1"))), first)
         after = [path for _, path, _ in registry.requests() if "/blobs/" in path]
         self.assertEqual(after, before)
         one.stop()
-        self.assertEqual(harness.tar_digest(two.path(registry.address, "app", "1")), first)
+        self.assertEqual(harness.tar_digest(harness.enter(two.path(registry.address, "app", "1"))), first)
 
     def test_working_directory_and_open_files_keep_it_busy(self):
         self.assertEqual(self.start().returncode, 0)

@@ -78,7 +78,7 @@ class Shapes(harness.TestCase):
                                      f'layout = {harness.toml_string(layout)}\n')
                 root = mounted.path("x.test", "x", "1")
                 try:
-                    nodes = harness.scan(root)
+                    nodes = harness.scan(harness.enter(root))
                 except OSError as error:
                     self.assertEqual(harness.errno_name(error), "EBADMSG")
                 else:

@@ -97,7 +97,7 @@ class SingleFlight(harness.TestCase):
                 for i in range(4) for tag in (f"v{i}", f"also-v{i}")]
         for result in at_once(jobs):
             self.assertEqual(result, fixtures.noise(2_000_000))
-        blobs = [("GET", path) for method, path, _ in registry.requests()[before:] if "/blobs/" in path]
+        blobs = [(method, path) for method, path, _ in registry.requests()[before:] if "/blobs/" in path]
         self.assert_each_once(blobs)
 
     def test_a_waiter_that_leaves_stops_nobody(self):
