@@ -29,8 +29,7 @@ HOMES = {
     "curl": "fetch",
     "lmdb.h": "store", "archive.h": "store", "archive_entry.h": "store", "isa-l": "store",
     "isa-l.h": "store", "zstd.h": "store", "zlib.h": "store", "rapidjson": "store",
-    "spdlog": "store",
-    "CLI": "tools", "toml++": "tools",
+    "CLI": "tools", "spdlog": "tools", "toml++": "tools",
 }
 
 STANDARD = set("""
