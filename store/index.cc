@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <tuple>
 
 #include "store/record_codec.h"
 
@@ -364,15 +365,15 @@ Result<std::unique_ptr<Index>> Index::Open(const std::string& path) {
 
 Result<void> Index::Commit(IndexBatch batch) {
   if (batch.empty()) return {};
-  // In key order: neighbours share pages, and each page is found and copied once. A stable sort,
-  // so that the last of several changes to one key counts.
+  // In key order: neighbours share pages, and each page is found and copied once. Changes to one
+  // key stay in the order they were made, so that the last counts.
   std::vector<const IndexBatch::Change*> ordered;
   ordered.reserve(batch.changes_.size());
   for (const IndexBatch::Change& change : batch.changes_) ordered.push_back(&change);
-  std::stable_sort(ordered.begin(), ordered.end(),
-                   [](const IndexBatch::Change* a, const IndexBatch::Change* b) {
-                     return a->table != b->table ? a->table < b->table : a->key < b->key;
-                   });
+  std::sort(ordered.begin(), ordered.end(),
+            [](const IndexBatch::Change* x, const IndexBatch::Change* y) {
+              return std::tie(x->table, x->key, x) < std::tie(y->table, y->key, y);
+            });
   OCIFS_ASSIGN_OR_RETURN(MDB_txn * raw, rep_->Begin(0));
   Transaction txn(raw);
   for (const IndexBatch::Change* change : ordered) {
