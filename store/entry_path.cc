@@ -17,7 +17,7 @@ Result<void> NormalizeEntryPath(std::string_view raw, const Limits& limits, std:
     if (component.empty() || component == ".") continue;
     if (component == "..") return Fail(ErrorCode::kCorrupt, "'..' in a path");
     if (component.size() > kMaxNameBytes) {
-      return Fail(ErrorCode::kCorrupt, "a name of more than 255 bytes");
+      return Fail(ErrorCode::kTooLarge, "a name of more than 255 bytes");
     }
     if (++depth > limits.max_depth) {
       return Fail(ErrorCode::kTooLarge, "a path of more than " + std::to_string(limits.max_depth) +

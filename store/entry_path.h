@@ -11,8 +11,8 @@
 namespace ocifs::store {
 
 // `raw` as components joined by '/', in `path` (whose memory is used again). Leading, doubled and
-// trailing slashes and "." vanish. kCorrupt for "..", a NUL or a component over kMaxNameBytes;
-// kTooLarge beyond kMaxPathBytes or limits.max_depth. Empty: the root.
+// trailing slashes and "." vanish. kCorrupt for ".." or a NUL; kTooLarge beyond
+// kMaxNameBytes, kMaxPathBytes or limits.max_depth. Empty: the root.
 Result<void> NormalizeEntryPath(std::string_view raw, const Limits& limits, std::string& path);
 
 }  // namespace ocifs::store

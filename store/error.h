@@ -74,10 +74,12 @@ Error ErrorFromErrno(int number, std::string_view what);
 // OCIFS_ASSIGN_OR_RETURN(auto x, F()); and OCIFS_RETURN_IF_ERROR(F()); pass an error on.
 #define OCIFS_CONCAT_INNER_(a, b) a##b
 #define OCIFS_CONCAT_(a, b) OCIFS_CONCAT_INNER_(a, b)
+// NOLINTBEGIN(bugprone-macro-parentheses): `lhs` may be a declaration.
 #define OCIFS_ASSIGN_OR_RETURN_(result, lhs, expression)          \
   auto result = (expression);                                     \
   if (!result) return std::unexpected(std::move(result).error()); \
   lhs = std::move(*result)
+// NOLINTEND(bugprone-macro-parentheses)
 #define OCIFS_ASSIGN_OR_RETURN(lhs, expression) \
   OCIFS_ASSIGN_OR_RETURN_(OCIFS_CONCAT_(ocifs_result_, __LINE__), lhs, expression)
 #define OCIFS_RETURN_IF_ERROR(expression)                      \

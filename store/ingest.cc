@@ -153,6 +153,7 @@ class PrefixedStream final : public ByteStream {
 };
 
 constexpr size_t kTarBlock = 512;
+constexpr size_t kZeroHeadBytes = size_t{64} << 10;  // longer than any writer's end of archive
 
 // A layer is compressed at most this many times per byte; small blobs may expand freely.
 uint64_t MaxPlainBytes(const Descriptor& descriptor, const Limits& limits) {
@@ -331,19 +332,23 @@ Result<IngestedLayer> ChunkWriter::Ingest(std::unique_ptr<ByteStream> blob,
   // Media types lie; the first bytes decide what the blob is.
   const auto source = std::make_shared<Rewindable>(std::move(blob));
   std::vector<std::byte> head;
+  bool ended = false;
   std::unique_ptr<ByteStream> plain;
   Result<PlainStream> decompressed =
       Decompress(std::make_unique<RewindableView>(source), MaxPlainBytes(descriptor, limits));
   std::optional<Error> failure;
   if (decompressed) {
     plain = std::move(decompressed->stream);
-    while (head.size() < kTarBlock) {
+    while (head.size() < kTarBlock || (IsAllZero(head) && head.size() < kZeroHeadBytes)) {
       const Result<std::span<const std::byte>> piece = plain->Next();
       if (!piece) {
         failure = piece.error();
         break;
       }
-      if (piece->empty()) break;
+      if (piece->empty()) {
+        ended = true;
+        break;
+      }
       head.insert(head.end(), piece->begin(), piece->end());
     }
   } else {
@@ -351,7 +356,10 @@ Result<IngestedLayer> ChunkWriter::Ingest(std::unique_ptr<ByteStream> blob,
   }
   if (source->error()) return wrap(*source->error());
   if (failure && archive_only) return wrap(*std::move(failure));
-  const bool archive = !failure && (LooksLikeTar(head) || (archive_only && head.empty()));
+  // Zeros are an empty archive when nothing else follows; disk images begin with zeros too.
+  const bool zeros = !head.empty() && IsAllZero(head);
+  const bool archive = !failure && ((LooksLikeTar(head) && (!zeros || ended || archive_only)) ||
+                                    (archive_only && head.empty()));
   if (!archive && archive_only) {
     return wrap(
         Error{ErrorCode::kCorrupt, "it is not a tar archive, which an image layer has to be"});

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "store/entry_path.h"
 #include "store/tar_fields.h"
 #include "store/tar_header_policy.h"
 
@@ -334,29 +335,9 @@ class LibarchiveTarReader final : public TarReader {
     return {};
   }
 
-  // `raw` in the form of TarEntry::path, appended to the cleared `path`.
   Result<void> NormalizePath(std::string_view raw, std::string& path) const {
-    path.clear();
-    uint32_t depth = 0;
-    while (!raw.empty()) {
-      const size_t end = std::min(raw.find('/'), raw.size());
-      const std::string_view component = raw.substr(0, end);
-      raw.remove_prefix(std::min(end + 1, raw.size()));
-      if (component.empty() || component == ".") continue;
-      if (component == "..") return EntryError(ErrorCode::kCorrupt, "'..' in a path");
-      if (component.size() > kMaxNameBytes) {
-        return EntryError(ErrorCode::kTooLarge, "a name of more than 255 bytes");
-      }
-      if (++depth > limits_.max_depth) {
-        return EntryError(
-            ErrorCode::kTooLarge,
-            "a path of more than " + std::to_string(limits_.max_depth) + " components");
-      }
-      if (!path.empty()) path.push_back('/');
-      path.append(component);
-      if (path.size() > kMaxPathBytes) {
-        return EntryError(ErrorCode::kTooLarge, "a path of more than 4095 bytes");
-      }
+    if (Result<void> normal = NormalizeEntryPath(raw, limits_, path); !normal) {
+      return EntryError(normal.error().code, normal.error().message);
     }
     return {};
   }
