@@ -10,7 +10,9 @@ std::string Show(const std::vector<std::string>& headers) {
   std::string text;
   for (const Challenge& challenge : ParseChallenges(headers)) {
     text += "[" + challenge.scheme;
-    for (const auto& [name, value] : challenge.parameters) text += " " + name + "=<" + value + ">";
+    for (const auto& [name, value] : challenge.parameters) {
+      text.append(" ").append(name).append("=<").append(value).append(">");
+    }
     text += "]";
   }
   return text;

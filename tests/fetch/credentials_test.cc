@@ -127,7 +127,7 @@ TEST(CredentialsTest, OddAndMalformedFiles) {
 }
 
 TEST(CredentialsTest, SearchOrder) {
-  auto environment = [](std::map<std::string, std::string> values) {
+  auto environment = [](const std::map<std::string, std::string>& values) {
     return [values](const std::string& name) -> std::optional<std::string> {
       const auto found = values.find(name);
       if (found == values.end()) return std::nullopt;

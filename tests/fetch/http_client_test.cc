@@ -141,6 +141,7 @@ TEST_F(HttpClientTest, ManyThreadsAtOnce) {
   const std::string url = BlobUrl(bytes);
   std::atomic<int> right = 0;
   std::vector<std::thread> threads;
+  threads.reserve(8);
   for (int t = 0; t < 8; ++t) {
     threads.emplace_back([&] {
       for (int i = 0; i < 20; ++i) {

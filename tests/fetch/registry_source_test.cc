@@ -556,7 +556,7 @@ TEST_F(RegistrySourceTest, FindsRegistriesByConfigurationAddressOrName) {
   EXPECT_EQ(find("unknown.example"), "unavailable");
 }
 
-std::string Endpoint(const char* registry, RegistryOptions options = {}) {
+std::string Endpoint(const char* registry, const RegistryOptions& options = {}) {
   const auto url = EndpointOf(*store::Registry::Parse(registry), options);
   return url ? url->ToString() : std::string(store::ErrorCodeName(url.error().code));
 }

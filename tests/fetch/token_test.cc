@@ -175,6 +175,7 @@ TEST_F(TokenCacheTest, ManyAskersShareOneRequest) {
   server_.Inject({.path = "/token", .wire = {.stall_head = true}});
   std::vector<std::thread> threads;
   std::atomic<int> right = 0;
+  threads.reserve(8);
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&] {
       if (tokens_.Get(Request(), {})) ++right;

@@ -220,6 +220,7 @@ std::vector<ServerRequest> FakeRegistry::requests() const {
 std::vector<std::string> FakeRegistry::request_lines() const {
   const MutexLock lock(mutex_);
   std::vector<std::string> lines;
+  lines.reserve(requests_.size());
   for (const ServerRequest& request : requests_)
     lines.push_back(request.method + " " + request.path);
   return lines;

@@ -333,7 +333,9 @@ bool HttpServer::Send(Connection& connection, const ServerRequest& request,
   if (response.endless && framing == Framing::kContentLength) framing = Framing::kChunked;
   std::string head = "HTTP/1.1 " + std::to_string(response.status) + " " +
                      std::string(ReasonPhrase(response.status)) + "\r\n";
-  for (const auto& [name, value] : response.headers) head += name + ": " + value + "\r\n";
+  for (const auto& [name, value] : response.headers) {
+    head.append(name).append(": ").append(value).append("\r\n");
+  }
   if (response.stated_length) {
     head += "Content-Length: " + std::to_string(*response.stated_length) + "\r\n";
   } else if (has_body && framing == Framing::kContentLength) {
@@ -342,8 +344,8 @@ bool HttpServer::Send(Connection& connection, const ServerRequest& request,
   if (has_body && framing == Framing::kChunked) head += "Transfer-Encoding: chunked\r\n";
   if (framing == Framing::kUntilClose) head += "Connection: close\r\n";
   for (size_t sent = 0; sent < response.header_flood;) {
-    const std::string line =
-        "X-Flood-" + std::to_string(sent) + ": " + std::string(900, 'x') + "\r\n";
+    std::string line = "X-Flood-" + std::to_string(sent) + ": ";
+    line.append(900, 'x').append("\r\n");
     head += line;
     sent += line.size();
   }
