@@ -114,6 +114,12 @@ int64_t Lister::ChangeTime(Slot& directory) {
   return changed != 0 ? changed : started_;
 }
 
+void Lister::Appeared(const Slot& slot) {
+  for (const Slot* at = &slot; at->parent() != nullptr; at = at->parent()) {
+    NameAppeared(*at->parent(), at->name());
+  }
+}
+
 void Lister::NameAppeared(Slot& directory, std::string_view name) {
   const std::shared_ptr<const Listing> kept = Find(directory);
   if (kept == nullptr || kept->Contains(name)) return;

@@ -68,8 +68,9 @@ class Lister {
   // request.
   int64_t ChangeTime(Slot& directory);
 
-  // To be called when a lookup found a name: listings that lack it are out of date.
-  void NameAppeared(Slot& directory, std::string_view name);
+  // To be called when a lookup found a directory or package: listings that lack its name, or that
+  // of a directory above it, are out of date.
+  void Appeared(const Slot& slot);
 
  private:
   template <typename T>
@@ -82,6 +83,7 @@ class Lister {
   Result<std::vector<std::string>> Names(Slot& directory, const store::RequestContext& context);
   Result<std::vector<std::string>> RepositoryNames(Slot& directory,
                                                    const store::RequestContext& context);
+  void NameAppeared(Slot& directory, std::string_view name);
   std::shared_ptr<const Listing> Find(const Slot& directory) const;
   // Keeps it; true if it differs from the one before.
   bool Keep(Slot& directory, const std::shared_ptr<const Listing>& listing);

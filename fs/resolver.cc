@@ -100,7 +100,7 @@ store::Result<Resolver::Found> Resolver::FindRegistry(Slot& parent, std::string_
   auto found = [&]() -> Result<Found> {
     Slot* slot = slots_.MakeDirectory(parent, name, Standing::kProven);
     if (slot == nullptr) return Fail(ErrorCode::kTooManyFiles, "there are too many directories");
-    lister_.NameAppeared(parent, name);
+    lister_.Appeared(*slot);
     return Found{slot, options_.directory_timeout};
   };
   const Slot* slot = slots_.FindDirectory(parent, name);
@@ -131,7 +131,7 @@ store::Result<Resolver::Found> Resolver::FindPackage(Slot& parent, std::string_v
   slot->stale.store(resolution.stale, std::memory_order_relaxed);
   slot->fetched_at.store(resolution.fetched_at, std::memory_order_relaxed);
   negative_.Erase(parent.number(), name);
-  lister_.NameAppeared(parent, name);
+  lister_.Appeared(*slot);
   TagMoved(reference, resolution.digest);
   return Found{slot, TimeoutOf(reference, resolution)};
 }
@@ -339,7 +339,7 @@ store::Result<Resolver::Found> Resolver::Directory(Question& question, Standing 
   if (slot == nullptr) return Fail(ErrorCode::kTooManyFiles, "there are too many directories");
   if (standing >= Standing::kProven) {
     negative_.Erase(question.parent.number(), question.name);
-    lister_.NameAppeared(question.parent, question.name);
+    lister_.Appeared(*slot);
   }
   return Found{slot, options_.directory_timeout};
 }

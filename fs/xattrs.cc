@@ -92,7 +92,12 @@ store::Result<std::optional<std::string>> Xattrs::GetOfPackage(Slot& package, st
   if (key == "source") return Value(package.from_registry.load() ? "registry" : "cache");
   if (key == "cached") {
     OCIFS_ASSIGN_OR_RETURN(const std::optional<store::CacheState> cached, pull_.Cached(*digest));
-    if (!cached) return Value("0/0");
+    if (!cached) {
+      // Open but not in the index yet: all of it is here, and about to be made durable.
+      const store::Package* open = package.package();
+      const std::string bytes = std::to_string(open == nullptr ? 0 : open->tree().content_bytes());
+      return Value(bytes + "/" + bytes);
+    }
     return Value(std::to_string(cached->bytes_present) + "/" + std::to_string(cached->bytes_total));
   }
   OCIFS_ASSIGN_OR_RETURN(const std::optional<Resolution> known, pull_.KnownResolution(reference));
