@@ -19,7 +19,7 @@ namespace ocifs::store {
 namespace {
 
 constexpr size_t kRequestThreads = 64;  // resolutions and listings wait for a network only
-constexpr size_t kPullThreads = 8;      // pulls cost memory and processor time too
+constexpr size_t kPullThreads = 6;      // pulls cost memory and processor time too
 constexpr size_t kMaxTagPages = 10'000;
 constexpr size_t kMaxTags = 1'000'000;
 

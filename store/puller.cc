@@ -16,7 +16,7 @@ namespace ocifs::store {
 namespace {
 
 // Layers that are downloaded while others are being unpacked, and how many are unpacked at once.
-constexpr size_t kOpenAhead = 6;
+constexpr size_t kOpenAhead = 4;
 constexpr size_t kWorkers = 2;
 
 }  // namespace
