@@ -172,14 +172,26 @@ Result<std::unique_ptr<PackWriter>> PackSet::Acquire() {
 
 // Null when another process writes it.
 Result<std::unique_ptr<PackWriter>> PackSet::OpenForAppend(uint32_t pack, uint64_t length) {
-  OCIFS_ASSIGN_OR_RETURN(UniqueFd fd, OpenAt(directory_.get(), FileName(pack), O_RDWR));
+  OCIFS_ASSIGN_OR_RETURN(UniqueFd fd,
+                         OpenAt(directory_.get(), FileName(pack), O_RDWR | O_CREAT, 0600));
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return nullptr;
   // Its last writer may have committed more between our look at the index and the lock.
   OCIFS_ASSIGN_OR_RETURN(const std::optional<PackRecord> record, index_.FindPack(pack));
   if (record) length = record->length;
+  if (length <= sizeof(PackHeader)) {
+    // Reserved, and never committed to: whatever is in the file, nobody needs it.
+    if (ftruncate(fd.get(), 0) != 0)
+      return Fail(ErrorFromErrno(errno, "cutting " + FileName(pack)));
+    PackHeader header{kPackMagic, kPackVersion, pack, 0, 0};
+    header.crc = HeaderCrc(header);
+    OCIFS_RETURN_IF_ERROR(WriteExactly(fd.get(), 0, BytesOf(header), FileName(pack)));
+    OCIFS_RETURN_IF_ERROR(SyncDirectory(directory_.get(), "packs"));
+    return std::unique_ptr<PackWriter>(new PackWriter(pack, std::move(fd), sizeof header));
+  }
   struct stat status;
-  if (fstat(fd.get(), &status) != 0)
+  if (fstat(fd.get(), &status) != 0) {
     return Fail(ErrorFromErrno(errno, "reading " + FileName(pack)));
+  }
   if (static_cast<uint64_t>(status.st_size) < length) {
     return Fail(ErrorCode::kCorrupt, FileName(pack) + " is shorter than the index says");
   }
@@ -196,14 +208,9 @@ Result<std::unique_ptr<PackWriter>> PackSet::Create() {
       return Fail(ErrorCode::kNoSpace, "the store has " + std::to_string(kMaxPacks) +
                                            " packs, which is as many as it can hold");
     }
-    Result<UniqueFd> fd = OpenAt(directory_.get(), FileName(pack), O_RDWR | O_CREAT, 0600);
-    if (!fd) return Fail(std::move(fd).error());
-    if (flock(fd->get(), LOCK_EX | LOCK_NB) != 0) continue;  // taken by somebody who saw it first
-    PackHeader header{kPackMagic, kPackVersion, pack, 0, 0};
-    header.crc = HeaderCrc(header);
-    OCIFS_RETURN_IF_ERROR(WriteExactly(fd->get(), 0, BytesOf(header), FileName(pack)));
-    OCIFS_RETURN_IF_ERROR(SyncDirectory(directory_.get(), "packs"));
-    return std::unique_ptr<PackWriter>(new PackWriter(pack, *std::move(fd), sizeof header));
+    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<PackWriter> writer,
+                           OpenForAppend(pack, sizeof(PackHeader)));
+    if (writer != nullptr) return writer;  // else somebody saw it first and took it
   }
 }
 
