@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "store/catch_exceptions.h"
 #include "store/error.h"
 #include "store/job_pool.h"
 #include "store/mutex.h"
@@ -69,7 +70,7 @@ class FlightTable {
       if (entry == nullptr) {
         entry = std::make_shared<Flight>(key);
         pool_.Submit([this, key, started = entry, work = std::move(work)] {
-          Result<T> result = work(started->progress);
+          Result<T> result = CatchExceptions([&] { return work(started->progress); });
           {
             // Out of the table before the result is out: who comes later looks in the store.
             const MutexLock table_lock(mutex_);

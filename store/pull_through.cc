@@ -129,6 +129,10 @@ class PullThrough::Impl {
   // when it has none.
   Result<void> ReadChunk(const StoredPackage& package, uint32_t number, const ChunkRef& chunk,
                          uint64_t skip, std::span<std::byte> out);
+  // The same, and what is damaged or gone is fetched again.
+  Result<void> ReadOrRestore(const StoredPackage& package, uint32_t number, const ChunkRef& chunk,
+                             uint64_t skip, std::span<std::byte> out,
+                             const RequestContext& context);
   // Drops a chunk that is damaged or gone and gets the package's content again.
   Result<void> Restore(const StoredPackage& package, const ChunkDigest& chunk,
                        const RequestContext& context);
@@ -462,6 +466,40 @@ Result<void> PullThrough::Impl::Restore(const StoredPackage& package, const Chun
   return {};
 }
 
+Result<void> PullThrough::Impl::ReadOrRestore(const StoredPackage& package, uint32_t number,
+                                              const ChunkRef& chunk, uint64_t skip,
+                                              std::span<std::byte> out,
+                                              const RequestContext& context) {
+  // More than once, because a restoration that others have started may have begun before this
+  // chunk was known to be damaged.
+  constexpr int kAttempts = 3;
+  for (int attempt = 1;; ++attempt) {
+    Result<void> read = ReadChunk(package, number, chunk, skip, out);
+    if (read) return read;
+    const bool damaged = read.error().code == ErrorCode::kCorrupt;
+    if ((!damaged && read.error().code != ErrorCode::kNotFound) || attempt == kAttempts) {
+      if (!damaged && read.error().code == ErrorCode::kNotFound) {
+        read.error().code = ErrorCode::kCorrupt;  // not a missing name
+      }
+      return read;
+    }
+    if (context.wait == RequestContext::Wait::kNever) {
+      return Fail(ErrorCode::kWouldBlock, "content has to be fetched again");
+    }
+    Log(LogLevel::kWarning, "package " + package.manifest_digest().ToString() + ": " +
+                                read.error().message + "; it is fetched again");
+    package.ClearVerified(number);
+    if (Result<void> restored = Restore(package, chunk.digest, context); !restored) {
+      Error error = std::move(restored).error().Wrap(read.error().message);
+      // What is damaged and cannot be had again is damaged, whatever the reason for the latter.
+      if (damaged && IsAboutReaching(error.code) && error.code != ErrorCode::kTimedOut) {
+        error.code = ErrorCode::kCorrupt;
+      }
+      return Fail(std::move(error));
+    }
+  }
+}
+
 Result<size_t> PullThrough::Impl::Read(const StoredPackage& package, NodeIndex file,
                                        uint64_t offset, std::span<std::byte> out,
                                        const RequestContext& context) {
@@ -479,26 +517,8 @@ Result<size_t> PullThrough::Impl::Read(const StoredPackage& package, NodeIndex f
         out.first(static_cast<size_t>(std::min<uint64_t>(out.size(), chunk.length - skip)));
     if (chunk.is_hole) {
       std::fill(part.begin(), part.end(), std::byte{0});
-    } else if (Result<void> read = ReadChunk(package, number, chunk, skip, part); !read) {
-      const bool damaged = read.error().code == ErrorCode::kCorrupt;
-      if (!damaged && read.error().code != ErrorCode::kNotFound) {
-        return Fail(std::move(read).error());
-      }
-      if (context.wait == RequestContext::Wait::kNever) {
-        return Fail(ErrorCode::kWouldBlock, "content has to be fetched again");
-      }
-      Log(LogLevel::kWarning, "package " + package.manifest_digest().ToString() + ": " +
-                                  read.error().message + "; it is fetched again");
-      package.ClearVerified(number);
-      if (Result<void> restored = Restore(package, chunk.digest, context); !restored) {
-        Error error = std::move(restored).error().Wrap(read.error().message);
-        // What is damaged and cannot be had again is damaged, whatever the reason for the latter.
-        if (damaged && IsAboutReaching(error.code) && error.code != ErrorCode::kTimedOut) {
-          error.code = ErrorCode::kCorrupt;
-        }
-        return Fail(std::move(error));
-      }
-      OCIFS_RETURN_IF_ERROR(ReadChunk(package, number, chunk, skip, part));
+    } else {
+      OCIFS_RETURN_IF_ERROR(ReadOrRestore(package, number, chunk, skip, part, context));
     }
     out = out.subspan(part.size());
     offset += part.size();

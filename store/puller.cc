@@ -235,7 +235,8 @@ class Puller::Layers {
 
   // Ingests all layers. On failure, the packs are as they were before.
   Result<void> Run() {
-    const size_t count = std::max<size_t>(1, std::min(kWorkers, jobs_.size()));
+    const size_t count = std::min(kWorkers, jobs_.size());
+    if (count == 0) return {};
     for (size_t i = 0; i < count; ++i) {
       OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<PackWriter> pack, puller_.store_.packs().Acquire());
       workers_.push_back(std::make_unique<Worker>(std::move(pack), puller_.store_.index()));
@@ -359,7 +360,7 @@ class Puller::Layers {
         }
         job = &jobs_[next_++];
       }
-      Result<void> ingested = Ingest(worker, *job);
+      Result<void> ingested = CatchExceptions([&] { return Ingest(worker, *job); });
       if (!ingested && ingested.error().code == ErrorCode::kCorrupt && job->local) {
         ingested = IngestAgain(worker, *job);
       }
