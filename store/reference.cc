@@ -192,6 +192,10 @@ Result<Reference> Reference::Parse(std::string_view text) {
     digest = *parsed;
     text = text.substr(0, at);
   }
+  if (text.size() == 64 && FromHex(text)) {
+    return wrap(
+        Error{ErrorCode::kInvalid, "64 hex digits alone are not a name; write repo@sha256:…"});
+  }
   std::string_view host = "docker.io";
   if (const size_t slash = text.find('/');
       slash != std::string_view::npos && LooksLikeHost(text.substr(0, slash))) {
@@ -205,12 +209,13 @@ Result<Reference> Reference::Parse(std::string_view text) {
     tag_text = text.substr(colon + 1);
     text = text.substr(0, colon);
   }
-  if (text.size() == 64 && FromHex(text)) {
-    return wrap(
-        Error{ErrorCode::kInvalid, "64 hex digits alone are not a name; write repo@sha256:…"});
-  }
   Result<Registry> registry = Registry::Parse(host);
   if (!registry) return wrap(std::move(registry).error());
+  // "Host/a" would print as "host/a", which is a repository of docker.io.
+  if (!LooksLikeHost(registry->name())) {
+    return wrap(Error{ErrorCode::kInvalid,
+                      "write the host '" + registry->name() + "' with its domain or its port"});
+  }
   Result<Repository> repository = Repository::Parse(*registry, text);
   if (!repository) return wrap(std::move(repository).error());
   Result<Tag> tag = Tag::Parse(tag_text);
