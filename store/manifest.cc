@@ -312,7 +312,10 @@ Result<std::vector<Digest>> ParseDiffIds(std::string_view config) {
       return Fail(ErrorCode::kCorrupt, "image config: a diff_id is not a string");
     }
     Result<Digest> digest = Digest::Parse(*item.string());
-    if (!digest) return Fail(std::move(digest).error().Wrap("image config, diff_ids"));
+    if (!digest) {
+      if (digest.error().code == ErrorCode::kInvalid) digest.error().code = ErrorCode::kCorrupt;
+      return Fail(std::move(digest).error().Wrap("image config, diff_ids"));
+    }
     diff_ids.push_back(*digest);
   }
   return diff_ids;
