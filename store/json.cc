@@ -5,7 +5,8 @@
 #include <rapidjson/memorystream.h>
 #include <rapidjson/reader.h>
 
-#include <cmath>
+#include <charconv>
+#include <system_error>
 #include <unordered_set>
 
 #include "store/text.h"
@@ -21,19 +22,31 @@ class TreeHandler {
 
   bool Null() { return Add(Json()); }
   bool Bool(bool value) { return Add(Json(value)); }
-  bool Int(int value) { return Add(Json(int64_t{value})); }
-  bool Uint(unsigned value) { return Add(Json(int64_t{value})); }
-  bool Int64(int64_t value) { return Add(Json(value)); }
-  bool Uint64(uint64_t value) {
-    if (value > static_cast<uint64_t>(INT64_MAX)) return Add(Json(static_cast<double>(value)));
-    return Add(Json(static_cast<int64_t>(value)));
+  // Numbers come as they stand (kParseNumbersAsStringsFlag).
+  bool Int(int) { return false; }
+  bool Uint(unsigned) { return false; }
+  bool Int64(int64_t) { return false; }
+  bool Uint64(uint64_t) { return false; }
+  bool Double(double) { return false; }
+  bool RawNumber(const char* text, rapidjson::SizeType length, bool) {
+    const char* const end = text + length;
+    int64_t integer = 0;
+    if (const auto read = std::from_chars(text, end, integer);
+        read.ec == std::errc() && read.ptr == end) {
+      return Add(Json(integer));
+    }
+    double number = 0;
+    if (const auto read = std::from_chars(text, end, number);
+        read.ec != std::errc() || read.ptr != end) {
+      return Refuse(ErrorCode::kCorrupt, "a number is out of range");
+    }
+    return Add(Json(number));
   }
-  bool Double(double value) { return Add(Json(value)); }
-  bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
   bool String(const char* text, rapidjson::SizeType length, bool) {
-    return Add(Json(std::string(text, length)));
+    return CheckText({text, length}) && Add(Json(std::string(text, length)));
   }
   bool Key(const char* text, rapidjson::SizeType length, bool) {
+    if (!CheckText({text, length})) return false;
     Frame& frame = stack_.back();
     frame.key.assign(text, length);
     if (!frame.keys.insert(frame.key).second) {
@@ -62,6 +75,10 @@ class TreeHandler {
   bool Refuse(ErrorCode code, std::string reason) {
     failure_ = Error{code, std::move(reason)};
     return false;
+  }
+  // RapidJSON lets the escape of a lone low surrogate through.
+  bool CheckText(std::string_view text) {
+    return IsValidUtf8(text) || Refuse(ErrorCode::kCorrupt, "a string escapes half a character");
   }
   bool Open(bool is_object) {
     if (stack_.size() >= static_cast<size_t>(limits_.max_depth)) {
@@ -109,11 +126,11 @@ Result<Json> Json::Parse(std::string_view text, const JsonLimits& limits) {
   TreeHandler handler(limits);
   rapidjson::MemoryStream stream(text.data(), text.size());
   rapidjson::Reader reader;
-  // Full precision, so that a number is read as it stands; without it 1e400 would still be refused
-  // but the last digit of others could differ.
+  // RapidJSON 1.1.0 reads beyond a table when it turns "1.000…e-100000" into a double; numbers are
+  // taken as text, and the standard library converts them.
   constexpr unsigned kFlags = rapidjson::kParseIterativeFlag |
                               rapidjson::kParseValidateEncodingFlag |
-                              rapidjson::kParseFullPrecisionFlag;
+                              rapidjson::kParseNumbersAsStringsFlag;
   const rapidjson::ParseResult result = reader.Parse<kFlags>(stream, handler);
   if (result.IsError()) {
     if (std::optional<Error> failure = handler.TakeFailure()) {
@@ -122,6 +139,11 @@ Result<Json> Json::Parse(std::string_view text, const JsonLimits& limits) {
     return Fail(ErrorCode::kCorrupt, std::string("JSON document, byte ") +
                                          std::to_string(result.Offset()) + ": " +
                                          rapidjson::GetParseError_En(result.Code()));
+  }
+  // A NUL looks like the end to RapidJSON.
+  if (stream.Tell() != text.size()) {
+    return Fail(ErrorCode::kCorrupt,
+                "JSON document, byte " + std::to_string(stream.Tell()) + ": text follows a NUL");
   }
   return handler.TakeRoot();
 }
