@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "store/node.h"
@@ -54,6 +55,7 @@ struct BuildNode {
   uint32_t names = 0;             // dirents that point here
   uint32_t parent = 0;            // of a directory
   uint32_t first_dirent = kNone;  // of a directory; some may be dead
+  uint32_t children = 0;          // of a directory: dirents that are not
 };
 
 struct BuildDirent {
@@ -74,11 +76,7 @@ class TreeBuilder::Impl {
 
   Result<void> Apply(const Layer& layer, bool whiteouts) {
     const uint32_t layer_number = layers_++;
-    if (whiteouts) {
-      for (size_t i = 0; i < layer.size(); ++i) {
-        OCIFS_RETURN_IF_ERROR(ApplyWhiteout(layer.At(i).path));
-      }
-    }
+    if (whiteouts) OCIFS_RETURN_IF_ERROR(ApplyWhiteouts(layer));
     for (size_t i = 0; i < layer.size(); ++i) {
       const Layer::Entry entry = layer.At(i);
       if (whiteouts && IsWhiteout(entry.path)) continue;
@@ -144,6 +142,7 @@ class TreeBuilder::Impl {
   // Gives `node` the name, which must be free (a dead dirent is used again).
   void Link(uint32_t directory, std::string_view name, uint32_t node) {
     ++nodes_[node].names;
+    ++nodes_[directory].children;
     if (const uint32_t dirent = FindDirent(directory, name); dirent != kNone) {
       dirents_[dirent].node = node;
       return;
@@ -166,19 +165,22 @@ class TreeBuilder::Impl {
   void Unlink(uint32_t directory, std::string_view name) {
     const uint32_t dirent = FindDirent(directory, name);
     if (dirent == kNone || dirents_[dirent].node == kNone) return;
-    ForgetPath();
     std::vector<uint32_t> doomed;
     Kill(dirent, doomed);
-    while (!doomed.empty()) {
-      const uint32_t node = doomed.back();
-      doomed.pop_back();
-      KillChildren(node, doomed);
-    }
+    Clear(std::move(doomed));
   }
 
-  void KillChildren(uint32_t directory, std::vector<uint32_t>& doomed) {
-    for (uint32_t d = nodes_[directory].first_dirent; d != kNone; d = dirents_[d].next) {
-      Kill(d, doomed);
+  // Takes away all that the directories hold.
+  void Clear(std::vector<uint32_t> doomed) {
+    ForgetPath();
+    while (!doomed.empty()) {
+      const uint32_t directory = doomed.back();
+      doomed.pop_back();
+      // A directory may be cleared again and again: what is dead already costs nothing then.
+      for (uint32_t d = nodes_[directory].first_dirent;
+           d != kNone && nodes_[directory].children > 0; d = dirents_[d].next) {
+        Kill(d, doomed);
+      }
     }
   }
 
@@ -186,6 +188,7 @@ class TreeBuilder::Impl {
     const uint32_t node = std::exchange(dirents_[dirent].node, kNone);
     if (node == kNone) return;
     --nodes_[node].names;
+    --nodes_[dirents_[dirent].directory].children;
     if (IsDirectory(node)) doomed.push_back(node);
   }
 
@@ -193,10 +196,14 @@ class TreeBuilder::Impl {
   // What to do with a component that is missing or no directory.
   enum class Missing { kFail, kMake };
 
+  // Paths of a layer's entries.
+  using Paths = std::unordered_set<std::string_view>;
+
   // The directory that `path` names, links followed inside the tree. kNone when there is none and
-  // none is made.
-  Result<uint32_t> ResolveDirectory(std::string_view path, Missing missing) {
-    if (!path.empty() && path == last_path_) return last_directory_;
+  // none is made. A link at one of the paths `replaced` does not count.
+  Result<uint32_t> ResolveDirectory(std::string_view path, Missing missing,
+                                    const Paths* replaced = nullptr) {
+    if (!path.empty() && path == last_path_ && replaced == nullptr) return last_directory_;
     uint32_t at = 0;
     int hops = 0;
     // Components still to walk; targets of links are put before the rest.
@@ -217,6 +224,11 @@ class TreeBuilder::Impl {
         continue;
       }
       if (child != kNone && nodes_[child].attributes.type == NodeType::kSymlink) {
+        // Before the first link, `name` lies in `path`.
+        if (replaced != nullptr && hops == 0 &&
+            replaced->contains(std::string_view(path.begin(), name.end()))) {
+          return kNone;
+        }
         if (++hops > kMaxLinkHops) return Refuse(path, "its parents are a loop of symbolic links");
         const std::string_view target = nodes_[child].link_target;
         std::string joined(target);
@@ -267,26 +279,48 @@ class TreeBuilder::Impl {
     return false;
   }
 
-  Result<void> ApplyWhiteout(std::string_view path) {
-    const auto [parent, name] = Split(path);
-    if (!name.starts_with(kWhiteoutPrefix) || IsWhiteout(parent)) return {};
-    const std::string_view hidden = name.substr(kWhiteoutPrefix.size());
-    if (name != kOpaqueWhiteout && name.starts_with(kAufsPrefix)) return {};
-    if (hidden.empty() || hidden == "." || hidden == "..") {
-      return Refuse(path, "it is a whiteout of no name");
+  struct Hidden {
+    uint32_t directory;
+    std::string_view name;  // empty: all that the directory holds
+  };
+
+  // All whiteouts are looked up before the first one hides anything, so that their order does not
+  // matter. A directory of this layer that takes the place of a link is not the link's target:
+  // whiteouts below it have nothing to hide.
+  Result<void> ApplyWhiteouts(const Layer& layer) {
+    std::vector<std::string_view> whiteouts;
+    for (size_t i = 0; i < layer.size(); ++i) {
+      const std::string_view path = layer.At(i).path;
+      const auto [parent, name] = Split(path);
+      if (!name.starts_with(kWhiteoutPrefix) || IsWhiteout(parent)) continue;
+      if (name != kOpaqueWhiteout && name.starts_with(kAufsPrefix)) continue;
+      whiteouts.push_back(path);
     }
-    OCIFS_ASSIGN_OR_RETURN(const uint32_t directory, ResolveDirectory(parent, Missing::kFail));
-    if (directory == kNone) return {};
-    if (name == kOpaqueWhiteout) {
-      ForgetPath();
-      std::vector<uint32_t> doomed{directory};
-      while (!doomed.empty()) {
-        const uint32_t node = doomed.back();
-        doomed.pop_back();
-        KillChildren(node, doomed);
+    if (whiteouts.empty()) return {};
+    Paths replaced;
+    for (size_t i = 0; i < layer.size(); ++i) {
+      const std::string_view path = layer.At(i).path;
+      if (!IsWhiteout(path)) replaced.insert(path);
+    }
+    std::vector<Hidden> all_hidden;
+    for (const std::string_view path : whiteouts) {
+      const auto [parent, name] = Split(path);
+      const bool opaque = name == kOpaqueWhiteout;
+      const std::string_view hidden = name.substr(kWhiteoutPrefix.size());
+      if (hidden.empty() || hidden == "." || hidden == "..") {
+        return Refuse(path, "it is a whiteout of no name");
       }
-    } else {
-      Unlink(directory, hidden);
+      OCIFS_ASSIGN_OR_RETURN(const uint32_t directory,
+                             ResolveDirectory(parent, Missing::kFail, &replaced));
+      if (directory == kNone) continue;
+      all_hidden.push_back(Hidden{directory, opaque ? std::string_view() : hidden});
+    }
+    for (const Hidden& hidden : all_hidden) {
+      if (hidden.name.empty()) {
+        Clear({hidden.directory});
+      } else {
+        Unlink(hidden.directory, hidden.name);
+      }
     }
     return {};
   }
