@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Runs clang-tidy over our sources: tests/lint/tidy.py ROOT [FILE...]
+"""Runs clang-tidy over our sources: tests/lint/tidy.py [--analyze] ROOT [FILE...]
 
 Configures the `lint` preset for its compile commands. A file that passed is remembered under a hash
 of everything of ours that its verdict depends on (its own text, that of all our headers it includes,
 the compile command, .clang-tidy, the tool's version), in build/lint/tidy-passed, so that only what
 changed is looked at again. Warnings of clang itself, thread-safety analysis among them, are errors.
-The static analyzer takes three quarters of the time and is spent on the modules, not on their tests.
+
+The static analyzer takes three quarters of the time (ten minutes on two cores) and is left out unless
+--analyze is given; then it looks at the modules, not at their tests.
 """
 
 import concurrent.futures
@@ -22,13 +24,14 @@ import includes
 CLANG_TIDY = "clang-tidy-19"
 
 
-def options_for(path):
-    return ["--checks=-clang-analyzer-*"] if path.startswith("tests/") else []
+def options_for(path, analyze):
+    return [] if analyze and not path.startswith("tests/") else ["--checks=-clang-analyzer-*"]
 
 
 class Tidy:
-    def __init__(self, root):
+    def __init__(self, root, analyze):
         self.root = root
+        self.analyze = analyze
         self.build = root / "build" / "lint"
         self.passed = self.build / "tidy-passed"
         self.texts = {}
@@ -64,7 +67,7 @@ class Tidy:
 
     def key(self, path, command):
         digest = hashlib.sha256(self.common)
-        for part in [command.encode(), repr(options_for(path)).encode(),
+        for part in [command.encode(), repr(options_for(path, self.analyze)).encode(),
                      *(self.text(p) for p in self.closure(path))]:
             digest.update(b"%d:" % len(part) + part)
         return digest.hexdigest()
@@ -74,7 +77,7 @@ class Tidy:
         mark = self.passed / self.key(path, command)
         if mark.exists():
             return path, "", True
-        run = subprocess.run([CLANG_TIDY, "--quiet", "-p", self.build, *options_for(path), path],
+        run = subprocess.run([CLANG_TIDY, "--quiet", "-p", self.build, *options_for(path, self.analyze), path],
                              cwd=self.root, stdin=subprocess.DEVNULL, text=True, capture_output=True)
         if run.returncode == 0:
             mark.touch()
@@ -84,13 +87,14 @@ class Tidy:
 
 
 def main():
-    if len(sys.argv) < 2:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--analyze"]
+    if not arguments:
         sys.exit(__doc__)
-    root = pathlib.Path(sys.argv[1]).resolve()
-    tidy = Tidy(root)
+    root = pathlib.Path(arguments[0]).resolve()
+    tidy = Tidy(root, "--analyze" in sys.argv)
     commands = tidy.configure()
     modules = tuple(f"{module}/" for module in includes.ARROWS)
-    paths = [path for path in sys.argv[2:] or sorted(commands) if path.startswith(modules)]
+    paths = [path for path in arguments[1:] or sorted(commands) if path.startswith(modules)]
     if not paths:
         sys.exit("compile_commands.json names none of our sources")
 
