@@ -89,7 +89,8 @@ class BoundedStream final : public ByteStream {
     OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream_->Next());
     if (piece.size() > left_) {
       return Fail(ErrorCode::kTooLarge,
-                  "unpacking: more than " + std::to_string(limit_) + " plain bytes");
+                  "unpacking: more than " + std::to_string(limit_) +
+                      " plain bytes (limits.max_expansion, limits.max_unpacked)");
     }
     left_ -= piece.size();
     return piece;

@@ -326,8 +326,8 @@ Result<IngestedLayer> ChunkWriter::Ingest(std::unique_ptr<ByteStream> blob,
     return Fail(std::move(error).Wrap("layer " + descriptor.digest.ToString()));
   };
   if (descriptor.size > limits.max_blob_bytes) {
-    return wrap(Error{ErrorCode::kTooLarge, "its " + std::to_string(descriptor.size) +
-                                                " bytes exceed limits.max_blob_bytes"});
+    return wrap(Error{ErrorCode::kTooLarge,
+                      "its " + std::to_string(descriptor.size) + " bytes exceed limits.max_blob"});
   }
   // Media types lie; the first bytes decide what the blob is.
   const auto source = std::make_shared<Rewindable>(std::move(blob));
@@ -398,7 +398,7 @@ Result<void> ChunkWriter::IngestArchive(std::unique_ptr<ByteStream> plain, uint3
     if (size > limits.max_unpacked_bytes - total) {
       return Fail(ErrorCode::kTooLarge, "its files add up to more than " +
                                             std::to_string(limits.max_unpacked_bytes) +
-                                            " bytes (limits.max_unpacked_bytes)");
+                                            " bytes (limits.max_unpacked)");
     }
     total += size;
     file.Reset();

@@ -293,8 +293,9 @@ Result<Descriptor> SelectPlatform(const ImageIndex& index, const Platform& platf
   for (const Descriptor* entry : images) offered.insert(entry->platform->ToString());
   std::string list;
   for (const std::string& name : offered) list += (list.empty() ? "" : ", ") + name;
-  return Fail(ErrorCode::kNotFound, "no image for platform " + platform.ToString() + "; there is " +
-                                        (list.empty() ? "none for any platform" : list));
+  return Fail(ErrorCode::kUnsupported, "no image for platform " + platform.ToString() +
+                                           "; there is " +
+                                           (list.empty() ? "none for any platform" : list));
 }
 
 Result<std::vector<Digest>> ParseDiffIds(std::string_view config) {

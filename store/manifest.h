@@ -79,7 +79,7 @@ Result<std::variant<Manifest, ImageIndex>> ParseManifest(std::string_view bytes,
 
 // The entry of `index` that `platform` runs: first in `Candidates()` order, then in list order.
 // Attestations, artifacts and entries of unknown platform are not images and never chosen, except
-// that the only entry without a platform is the last resort. kNotFound names what there is.
+// that the only entry without a platform is the last resort. kUnsupported names what there is.
 Result<Descriptor> SelectPlatform(const ImageIndex& index, const Platform& platform);
 
 // rootfs.diff_ids of an image config; empty when the config names none.

@@ -103,7 +103,7 @@ class PullThrough {
     bool offline = false;  // no request is ever made; what is missing is kUnavailable
     std::chrono::milliseconds stall_timeout{30'000};
     std::chrono::seconds latest_ttl{300};   // how long the tag `latest` is not asked again
-    std::chrono::seconds tag_list_ttl{60};  // how long a tag list is fresh
+    std::chrono::seconds tag_list_ttl{10};  // how long a tag list is fresh
     std::chrono::seconds negative_ttl{10};  // how long "there is none" is believed
     // Seconds since the epoch; a seam for tests.
     std::function<int64_t()> now = [] { return static_cast<int64_t>(std::time(nullptr)); };

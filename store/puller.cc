@@ -18,6 +18,8 @@ namespace {
 // Layers that are downloaded while others are being unpacked, and how many are unpacked at once.
 constexpr size_t kOpenAhead = 4;
 constexpr size_t kWorkers = 2;
+// How often a lock that another process holds is tried.
+constexpr auto kLockPoll = std::chrono::milliseconds(10);
 
 }  // namespace
 
@@ -62,7 +64,7 @@ void Committer::Submit(std::unique_ptr<Work> work) {
       Log(LogLevel::kWarning, "package " + shared->package->manifest_digest().ToString() +
                                   " was not kept in the store: " + committed.error().message);
     }
-    shared->lock.reset();
+    shared->locks.clear();
     const MutexLock lock(mutex_);
     if (committed) {
       std::erase(packages_, shared->package);
@@ -115,7 +117,7 @@ Result<std::unique_ptr<ByteStream>> Puller::OpenRemote(const Repository& reposit
   if (blob.size > options_.limits.max_blob_bytes) {
     return Fail(ErrorCode::kTooLarge, "blob " + blob.digest.ToString() + " of " +
                                           std::to_string(blob.size) +
-                                          " bytes exceeds limits.max_blob_bytes");
+                                          " bytes exceeds limits.max_blob");
   }
   return source_.OpenBlob(repository, blob, context);
 }
@@ -185,7 +187,7 @@ Result<std::unique_ptr<Store::PullLock>> Puller::Lock(const Digest& digest,
                   "waiting for another process that pulls " + digest.ToString());
     }
     progress.Moved();  // the other process has deadlines of its own
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::this_thread::sleep_for(kLockPoll);
   }
 }
 
@@ -197,7 +199,8 @@ struct Puller::LayerJob {
                                     // more than once
   std::unique_ptr<ByteStream> stream;
   std::optional<StagedBlob> keep;
-  bool local = false;  // comes from the store
+  std::unique_ptr<Store::PullLock> lock;  // of the blob, while it is being pulled
+  bool local = false;                     // comes from the store
   IngestedLayer ingested;
 };
 
@@ -221,10 +224,16 @@ class Puller::Layers {
                                  .positions = {},
                                  .stream = nullptr,
                                  .keep = std::nullopt,
+                                 .lock = nullptr,
                                  .ingested = {}});
       }
       jobs_[at->second].positions.push_back(i);
     }
+    // Blobs are locked in the order of their digests, whoever pulls them: two pulls that share
+    // several blobs cannot wait for each other.
+    std::sort(jobs_.begin(), jobs_.end(), [](const LayerJob& a, const LayerJob& b) {
+      return a.descriptor.digest < b.descriptor.digest;
+    });
   }
 
   // Starts the first downloads.
@@ -288,6 +297,7 @@ class Puller::Layers {
     }
     for (LayerJob& job : jobs_) {
       if (job.keep) work.blobs.emplace_back(job.descriptor.digest, *std::move(job.keep));
+      if (job.lock != nullptr) work.locks.push_back(std::move(job.lock));
     }
   }
 
@@ -319,21 +329,34 @@ class Puller::Layers {
     return *renamed_.back();
   }
 
-  // Opens the blobs of the jobs from `first` on, as far ahead as is good.
+  // Opens the blobs of the jobs from `first` on, as far ahead as is good; stops at one that another
+  // pull is getting, here or in another process.
   Result<void> OpenAhead(size_t first) OCIFS_REQUIRES(mutex_) {
     for (; opened_ < std::min(jobs_.size(), first + kOpenAhead); ++opened_) {
       LayerJob& job = jobs_[opened_];
-      OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> local,
-                             puller_.store_.blobs().OpenStream(job.descriptor.digest));
-      if (local != nullptr) {
-        job.local = true;
-        job.stream = VerifyBlob(std::move(local), job.descriptor, nullptr,
-                                [this](uint64_t) { progress_.Moved(); });
+      OCIFS_ASSIGN_OR_RETURN(bool local, OpenLocal(job));
+      if (local) continue;
+      OCIFS_ASSIGN_OR_RETURN(job.lock, puller_.store_.TryLockPull(job.descriptor.digest));
+      if (job.lock == nullptr) return {};
+      // Whoever had the lock until now has put the blob into the store.
+      OCIFS_ASSIGN_OR_RETURN(local, OpenLocal(job));
+      if (local) {
+        job.lock.reset();
       } else {
         OCIFS_RETURN_IF_ERROR(OpenRemote(job));
       }
     }
     return {};
+  }
+
+  Result<bool> OpenLocal(LayerJob& job) {
+    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> local,
+                           puller_.store_.blobs().OpenStream(job.descriptor.digest));
+    if (local == nullptr) return false;
+    job.local = true;
+    job.stream = VerifyBlob(std::move(local), job.descriptor, nullptr,
+                            [this](uint64_t) { progress_.Moved(); });
+    return true;
   }
 
   Result<void> OpenRemote(LayerJob& job) {
@@ -349,28 +372,44 @@ class Puller::Layers {
   }
 
   void Work(Worker& worker) {
-    while (true) {
-      LayerJob* job = nullptr;
-      {
-        const MutexLock lock(mutex_);
-        if (failure_ || next_ == jobs_.size()) return;
-        if (Result<void> opened = OpenAhead(next_); !opened) {
-          failure_ = std::move(opened).error();
-          return;
-        }
-        job = &jobs_[next_++];
-      }
+    while (LayerJob* job = NextJob()) {
       Result<void> ingested = CatchExceptions([&] { return Ingest(worker, *job); });
       if (!ingested && ingested.error().code == ErrorCode::kCorrupt && job->local) {
         ingested = IngestAgain(worker, *job);
       }
       if (!ingested) {
         const MutexLock lock(mutex_);
-        if (!failure_) failure_ = std::move(ingested).error();
-        stop_.request_stop();
+        GiveUp(std::move(ingested).error());
         return;
       }
     }
+  }
+
+  // The next layer whose blob is open; null when there is none left or the pull has failed. Waits
+  // while another pull gets the blob.
+  LayerJob* NextJob() {
+    while (true) {
+      {
+        const MutexLock lock(mutex_);
+        if (failure_ || next_ == jobs_.size()) return nullptr;
+        if (context_.stop.stop_requested()) {
+          GiveUp(Error{ErrorCode::kCancelled, "pull of " + documents_.root_digest.ToString()});
+          return nullptr;
+        }
+        if (Result<void> opened = OpenAhead(next_); !opened) {
+          GiveUp(std::move(opened).error());
+          return nullptr;
+        }
+        if (next_ < opened_) return &jobs_[next_++];
+      }
+      progress_.Moved();  // the other pull has deadlines of its own
+      std::this_thread::sleep_for(kLockPoll);
+    }
+  }
+
+  void GiveUp(Error error) OCIFS_REQUIRES(mutex_) {
+    if (!failure_) failure_ = std::move(error);
+    stop_.request_stop();
   }
 
   Result<void> Ingest(Worker& worker, LayerJob& job) {
@@ -459,7 +498,7 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
     if (found != nullptr) return found;
   }
   auto work = std::make_unique<Committer::Work>();
-  work->lock = std::move(lock);
+  work->locks.push_back(std::move(lock));
   OCIFS_ASSIGN_OR_RETURN(PackageDocuments documents,
                          GetDocuments(repository, root, context, work->batch));
   progress.Moved();
@@ -507,7 +546,7 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
     OCIFS_RETURN_IF_ERROR(layers.RollBack());
     return Fail(ErrorCode::kTooLarge, "package " + root.ToString() + " unpacks to " +
                                           std::to_string(tree->content_bytes()) +
-                                          " bytes, more than limits.max_unpacked_bytes");
+                                          " bytes, more than limits.max_unpacked");
   }
   work->batch.PutPackage(documents.manifest_digest,
                          PackageRecord{.tree_bytes = work->tree->size(),

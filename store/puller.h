@@ -44,7 +44,8 @@ class Committer {
   explicit Committer(Store& store) : store_(store) {}
 
   struct Work {
-    std::unique_ptr<Store::PullLock> lock;  // until others can find the package in the index
+    // Of the package and of the blobs it brought: until others can find them in the index.
+    std::vector<std::unique_ptr<Store::PullLock>> locks;
     std::shared_ptr<const StoredPackage> package;
     std::vector<PackRecord> packs;
     std::vector<std::pair<Digest, StagedBlob>> blobs;

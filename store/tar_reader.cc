@@ -110,8 +110,9 @@ class LibarchiveTarReader final : public TarReader {
     }
     if (code == ARCHIVE_EOF) return ReadToEnd();
     if (++entries_ > limits_.max_entries) {
-      return Fail(ErrorCode::kTooLarge,
-                  "reading tar: more than " + std::to_string(limits_.max_entries) + " entries");
+      return Fail(ErrorCode::kTooLarge, "reading tar: more than " +
+                                            std::to_string(limits_.max_entries) +
+                                            " entries (limits.max_entries)");
     }
     OCIFS_RETURN_IF_ERROR(CheckNotCut(content_start));
     Result<const TarHeader*> header = policy_.CheckHeaderBlocks(Captured(content_start));
