@@ -2,12 +2,14 @@
 
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -221,6 +223,8 @@ class FuseSession::Impl {
   static fuse_lowlevel_ops Operations();
   static void OnInit(void* self, fuse_conn_info* connection);
   void Init(fuse_conn_info* connection);
+  static ssize_t ReadRequest(int fd, void* buffer, size_t size, void* self);
+  static ssize_t WriteReply(int fd, iovec* parts, int count, void* self);
 
   // Runs `call` (RequestContext, Reply& → Result<void>, having replied if it succeeded) at once or,
   // if it has to wait, in the pool.
@@ -244,6 +248,7 @@ class FuseSession::Impl {
   int wake_fd_ = -1;  // eventfd: Run shall return
   bool no_open_ = false;
   bool no_open_directory_ = false;
+  bool patch_init_reply_ = false;  // by the one thread that answers INIT
 
   std::array<std::atomic<uint64_t>, kOperations> counts_{};
   std::atomic<uint64_t> cold_{0};
@@ -303,6 +308,10 @@ Result<void> FuseSession::Impl::Mount() {
     return Fail(ErrorCode::kInvalid, "mounting on " + options_.mount_point + ": " + reason);
   }
   mounted_ = true;
+  const fuse_custom_io io = {WriteReply, ReadRequest, nullptr, nullptr};
+  if (fuse_session_custom_io(session_, &io, fuse_session_fd(session_)) != 0) {
+    return Fail(ErrorCode::kOutOfMemory, "mounting on " + options_.mount_point + ": out of memory");
+  }
   notifications_ = std::make_unique<NotificationQueue>(
       [this](const Notification& notification) { Send(notification); });
   filesystem_.SetNotifier(notifications_.get());
@@ -503,6 +512,7 @@ void FuseSession::Impl::Init(fuse_conn_info* connection) {
                                             FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS |
                                             FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT |
                                             FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC);
+  patch_init_reply_ = (connection->capable & FUSE_CAP_PARALLEL_DIROPS) != 0;
   connection->max_readahead = options_.readahead_bytes;
   // Reading ahead counts as background work. Reads that wait for a registry must not use it up, or
   // cached reads would stand behind them.
@@ -510,6 +520,30 @@ void FuseSession::Impl::Init(fuse_conn_info* connection) {
   connection->congestion_threshold = 3072;
   SetReadahead(options_.mount_point, options_.readahead_bytes);
   if (options_.on_ready) options_.on_ready();
+}
+
+ssize_t FuseSession::Impl::ReadRequest(int fd, void* buffer, size_t size, void* /*self*/) {
+  return read(fd, buffer, size);
+}
+
+// libfuse before 3.17 knows FUSE_CAP_PARALLEL_DIROPS and does not tell the kernel, which then asks
+// about one name of a directory at a time: a name that waits for its registry would hold up all
+// others at the mount point. So the flag is put into the reply to INIT here.
+ssize_t FuseSession::Impl::WriteReply(int fd, iovec* parts, int count, void* self) {
+  auto& session = *static_cast<Impl*>(self);
+  if (session.patch_init_reply_) {
+    session.patch_init_reply_ = false;
+    constexpr size_t kThroughFlags = offsetof(fuse_init_out, flags) + sizeof(uint32_t);
+    if (count == 2 && parts[0].iov_len == sizeof(fuse_out_header) &&
+        parts[1].iov_len >= kThroughFlags) {
+      char* const flags = static_cast<char*>(parts[1].iov_base) + offsetof(fuse_init_out, flags);
+      uint32_t value = 0;
+      std::memcpy(&value, flags, sizeof value);
+      value |= FUSE_PARALLEL_DIROPS;
+      std::memcpy(flags, &value, sizeof value);
+    }
+  }
+  return writev(fd, parts, count);
 }
 
 fuse_lowlevel_ops FuseSession::Impl::Operations() {

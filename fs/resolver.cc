@@ -142,7 +142,7 @@ std::chrono::seconds Resolver::TimeoutOf(const Reference& reference,
   if (resolution.stale) return options_.directory_timeout;
   if (!resolution.expires_at) return options_.longest_tag_timeout;
   const std::chrono::seconds left{*resolution.expires_at - pull_.options().now()};
-  return std::clamp(left, std::chrono::seconds{1}, options_.longest_tag_timeout);
+  return std::min(std::max(left, std::chrono::seconds{1}), options_.longest_tag_timeout);
 }
 
 void Resolver::TagMoved(const Reference& reference, const Digest& digest) {
@@ -230,21 +230,19 @@ store::Result<Resolver::Found> Resolver::FindBelowRepository(Question& question)
   question.self = std::move(*self);
 
   // A fresh list answers for every name at once.
-  RequestContext at_once = question.context;
-  at_once.wait = RequestContext::Wait::kNever;
-  auto list = pull_.Tags(*question.self, TagsNeeded::kAll, at_once);
-  if (list && list->complete) {
+  auto list = TagsOfParent(question, TagsNeeded::kAll, RequestContext::Wait::kNever);
+  if (list && (*list)->complete) {
     slots_.Prove(question.parent, Standing::kRepository);
-    return Contains(*list, question.name) ? ListedTag(question) : FindUnlisted(question);
+    return Contains(**list, question.name) ? ListedTag(question) : FindUnlisted(question);
   }
 
   OCIFS_ASSIGN_OR_RETURN(bool is_repository, IsRepository(question));
   if (is_repository && !question.version_like) {
     // One list now, and names that are not there cost nothing later.
-    list = pull_.Tags(*question.self, TagsNeeded::kExistence, question.context);
+    list = TagsOfParent(question, TagsNeeded::kExistence, question.context.wait);
     if (list) {
-      if (Contains(*list, question.name)) return ListedTag(question);
-      if (list->complete) return FindUnlisted(question);
+      if (Contains(**list, question.name)) return ListedTag(question);
+      if ((*list)->complete) return FindUnlisted(question);
     } else if (list.error().code == ErrorCode::kNotFound || IsRefusal(list.error().code)) {
       is_repository = false;
     } else {
@@ -253,6 +251,33 @@ store::Result<Resolver::Found> Resolver::FindBelowRepository(Question& question)
   }
   if (question.version_like) return FindVersion(question, is_repository);
   return FindWord(question);
+}
+
+store::Result<Resolver::SharedTags> Resolver::TagsOfParent(Question& question, TagsNeeded needed,
+                                                           RequestContext::Wait wait) {
+  const uint32_t slot = question.parent.number();
+  const int64_t now = pull_.options().now();
+  const int64_t ttl = pull_.options().tag_list_ttl.count();
+  {
+    store::MutexLock lock(tags_mutex_);
+    const auto kept = tags_.find(slot);
+    if (kept != tags_.end()) {
+      const int64_t age = now - kept->second->fetched_at;
+      if (age >= 0 && age < ttl) return kept->second;
+      tags_.erase(kept);
+    }
+  }
+  RequestContext context = question.context;
+  context.wait = wait;
+  OCIFS_ASSIGN_OR_RETURN(TagList tags, pull_.Tags(*question.self, needed, context));
+  const auto list = std::make_shared<const TagList>(std::move(tags));
+  if (list->complete && list->fetched_at != 0) {
+    constexpr size_t kMaxKept = 64;
+    store::MutexLock lock(tags_mutex_);
+    if (tags_.size() >= kMaxKept) tags_.clear();
+    tags_[slot] = list;
+  }
+  return SharedTags(list);
 }
 
 store::Result<bool> Resolver::IsRepository(Question& question) {
@@ -282,8 +307,8 @@ store::Result<Resolver::Found> Resolver::FindVersion(Question& question,
   const bool tag_refused = question.refusal.has_value();
   if (parent_is_repository && !tag_refused) {
     // This miss was one request; the list makes the next ones free.
-    const auto list = pull_.Tags(*question.self, TagsNeeded::kExistence, question.context);
-    if (list && list->complete) return FindUnlisted(question);
+    const auto list = TagsOfParent(question, TagsNeeded::kExistence, question.context.wait);
+    if (list && (*list)->complete) return FindUnlisted(question);
     if (!list && list.error().code == ErrorCode::kWouldBlock) return Fail(list.error());
   }
   if (question.below) {

@@ -3,9 +3,13 @@
 #ifndef OCIFS_FS_RESOLVER_H_
 #define OCIFS_FS_RESOLVER_H_
 
+#include <atomic>
 #include <chrono>
+#include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "fs/attributes.h"
@@ -86,6 +90,11 @@ class Resolver {
   Result<std::optional<Found>> AskTag(Question& question);
   Result<std::optional<Found>> AskRepository(Question& question);
   Result<bool> IsRepository(Question& question);
+  // Tags of the parent; a fresh complete list is kept and not copied out of the index for each of
+  // its names.
+  using SharedTags = std::shared_ptr<const store::TagList>;
+  Result<SharedTags> TagsOfParent(Question& question, store::PullThrough::TagsNeeded needed,
+                                  store::RequestContext::Wait wait);
   // Whether tags or repositories below the path are in the store.
   Result<bool> KnownBelow(const store::Registry& registry, const std::string& path);
 
@@ -101,6 +110,10 @@ class Resolver {
   Lister& lister_;
   const Options options_;
   NegativeCache negative_;
+
+  store::Mutex tags_mutex_;
+  std::unordered_map<uint32_t, SharedTags> tags_ OCIFS_GUARDED_BY(tags_mutex_);  // by slot
+
   std::atomic<KernelNotifier*> notifier_{nullptr};
 };
 
