@@ -22,8 +22,6 @@ const EVP_MD* Implementation(DigestAlgorithm algorithm) {
   return algorithm == DigestAlgorithm::kSha256 ? sha256 : sha512;
 }
 
-size_t SizeOf(DigestAlgorithm algorithm) { return algorithm == DigestAlgorithm::kSha256 ? 32 : 64; }
-
 // image-spec: algorithm ::= component (separator component)*, component ::= [a-z0-9]+.
 bool IsAlgorithmName(std::string_view name) {
   bool after_separator = true;
@@ -40,6 +38,10 @@ bool IsAlgorithmName(std::string_view name) {
 
 std::string_view DigestAlgorithmName(DigestAlgorithm algorithm) {
   return algorithm == DigestAlgorithm::kSha256 ? "sha256" : "sha512";
+}
+
+size_t DigestAlgorithmBytes(DigestAlgorithm algorithm) {
+  return algorithm == DigestAlgorithm::kSha256 ? 32 : 64;
 }
 
 Result<Digest> Digest::Parse(std::string_view text) {
@@ -60,9 +62,9 @@ Result<Digest> Digest::Parse(std::string_view text) {
     return Fail(ErrorCode::kInvalid, "not a digest (want sha256:<64 hex digits>)");
   }
   const std::optional<std::string> bytes = FromHex(text.substr(colon + 1));
-  if (!bytes || bytes->size() != SizeOf(algorithm)) {
+  if (!bytes || bytes->size() != DigestAlgorithmBytes(algorithm)) {
     return Fail(ErrorCode::kInvalid, "digest " + std::string(name) + " needs " +
-                                         std::to_string(SizeOf(algorithm) * 2) +
+                                         std::to_string(DigestAlgorithmBytes(algorithm) * 2) +
                                          " lower-case hex digits");
   }
   return FromBytes(algorithm, AsBytes(*bytes));
@@ -71,7 +73,7 @@ Result<Digest> Digest::Parse(std::string_view text) {
 Digest Digest::FromBytes(DigestAlgorithm algorithm, std::span<const std::byte> bytes) {
   Digest digest;
   digest.algorithm_ = algorithm;
-  digest.size_ = static_cast<uint8_t>(SizeOf(algorithm));
+  digest.size_ = static_cast<uint8_t>(DigestAlgorithmBytes(algorithm));
   if (bytes.size() != digest.size_) std::abort();  // a bug of the caller, never of the input
   std::copy(bytes.begin(), bytes.end(), digest.bytes_.begin());
   return digest;

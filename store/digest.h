@@ -20,6 +20,8 @@ namespace ocifs::store {
 enum class DigestAlgorithm : uint8_t { kSha256 = 1, kSha512 = 2 };
 
 std::string_view DigestAlgorithmName(DigestAlgorithm algorithm);
+// Length of a value: 32 or 64.
+size_t DigestAlgorithmBytes(DigestAlgorithm algorithm);
 
 // An algorithm and its value. Made only by Parse, FromBytes or a Hasher, so it is always well
 // formed and safe inside a path or a URL.

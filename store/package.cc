@@ -64,7 +64,7 @@ Result<std::optional<CacheState>> CachedContent(Store& store, const Digest& root
                          FindManifest(store, root, platform));
   if (!found) return std::optional<CacheState>();
   OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> record,
-                         store.index().FindPackage(found->digest));
+                         OrMissing(store.index().FindPackage(found->digest)));
   if (!record) return std::optional<CacheState>();
   // Packages are kept whole.
   return CacheState{record->content_bytes, record->content_bytes};
@@ -77,7 +77,7 @@ Result<std::shared_ptr<const StoredPackage>> LoadPackage(Store& store, const Rep
   if (!found) return nullptr;
   const Digest digest = found->digest;
   OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> record,
-                         store.index().FindPackage(digest));
+                         OrMissing(store.index().FindPackage(digest)));
   if (!record) return nullptr;
   std::optional<std::string> config = KnownContent(found->manifest.config);
   if (!config) {
@@ -86,6 +86,9 @@ Result<std::shared_ptr<const StoredPackage>> LoadPackage(Store& store, const Rep
   }
   Result<std::unique_ptr<const Tree>> tree =
       Tree::Open(store.trees_fd(), Store::TreeFileName(digest));
+  if (tree && (*tree)->manifest() != digest) {
+    tree = Fail(ErrorCode::kIndexDamaged, "tree: it is that of " + (*tree)->manifest().ToString());
+  }
   if (!tree) {
     Log(LogLevel::kWarning,
         "package " + digest.ToString() + ": " + tree.error().message + "; it will be made again");

@@ -114,6 +114,10 @@ Result<void> Tree::Rep::Check() {
   heap_ = {reinterpret_cast<const char*>(bytes_.data() + offset),
            static_cast<size_t>(h.heap_bytes)};
 
+  if (h.manifest_algorithm != static_cast<uint8_t>(DigestAlgorithm::kSha256) &&
+      h.manifest_algorithm != static_cast<uint8_t>(DigestAlgorithm::kSha512)) {
+    return Damaged("its manifest's digest is of an unknown kind");
+  }
   if (nodes_[0].type != static_cast<uint8_t>(NodeType::kDirectory) || nodes_[0].parent != 0) {
     return Damaged("its root is not a directory");
   }
@@ -123,12 +127,16 @@ Result<void> Tree::Rep::Check() {
     }
   }
   uint64_t content = 0;
-  std::vector<bool> placed(nodes_.size());  // directories that have their one name
+  std::vector<bool> placed(nodes_.size());  // nodes that have a name
+  placed[0] = true;
   for (NodeIndex i = 0; i < nodes_.size(); ++i) {
     OCIFS_RETURN_IF_ERROR(CheckNode(i, content));
     if (nodes_[i].type == static_cast<uint8_t>(NodeType::kDirectory)) {
       OCIFS_RETURN_IF_ERROR(CheckDirectory(i, placed));
     }
+  }
+  if (std::find(placed.begin(), placed.end(), false) != placed.end()) {
+    return Damaged("a node has no name");
   }
   if (content != h.content_bytes) return Damaged("content size is wrong");
   return {};
@@ -182,11 +190,12 @@ Result<void> Tree::Rep::CheckDirectory(NodeIndex index, std::vector<bool>& place
     previous = name;
     const TreeNode& child = nodes_[entry.node];
     if (child.type == static_cast<uint8_t>(NodeType::kDirectory)) {
-      if (entry.node == 0 || child.parent != index || placed[entry.node]) {
+      // Breadth-first numbers rise downwards; that leaves no room for a ring.
+      if (entry.node <= index || child.parent != index || placed[entry.node]) {
         return Damaged("a directory stands in two places");
       }
-      placed[entry.node] = true;
     }
+    placed[entry.node] = true;
   }
   return {};
 }
@@ -239,6 +248,12 @@ Result<std::unique_ptr<const Tree>> Tree::FromBytes(std::vector<std::byte> bytes
 uint32_t Tree::node_count() const { return rep_->header().node_count; }
 uint64_t Tree::content_bytes() const { return rep_->header().content_bytes; }
 uint32_t Tree::chunk_count() const { return rep_->header().chunk_count; }
+Digest Tree::manifest() const {
+  const TreeHeader& h = rep_->header();
+  const auto algorithm = static_cast<DigestAlgorithm>(h.manifest_algorithm);
+  return Digest::FromBytes(algorithm,
+                           std::span(h.manifest_digest).first(DigestAlgorithmBytes(algorithm)));
+}
 
 NodeAttributes Tree::Attributes(NodeIndex node) const {
   const TreeNode& n = rep_->node(node);

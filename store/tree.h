@@ -58,6 +58,7 @@ class Tree {
   uint32_t node_count() const;
   uint64_t content_bytes() const;  // sum of the sizes of all regular files, hard links once
   uint32_t chunk_count() const;
+  Digest manifest() const;  // whose package this is
 
   NodeAttributes Attributes(NodeIndex node) const;
   uint32_t LinkCount(
