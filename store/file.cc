@@ -16,7 +16,8 @@ void UniqueFd::reset(int fd) {
 }
 
 Result<UniqueFd> OpenAt(int directory_fd, const std::string& name, int flags, uint32_t mode) {
-  const int fd = openat(directory_fd, name.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, mode);
+  constexpr int kAlways = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  const int fd = openat(directory_fd, name.c_str(), flags | kAlways, mode);
   if (fd < 0) return Fail(ErrorFromErrno(errno, "opening " + name));
   return UniqueFd(fd);
 }

@@ -35,7 +35,8 @@ class UniqueFd {
   int fd_ = -1;
 };
 
-// openat without following a symbolic link at the last component. `flags` gets O_CLOEXEC.
+// openat without following a symbolic link at the last component, nor waiting for the other side of
+// a FIFO. `flags` gets O_CLOEXEC.
 Result<UniqueFd> OpenAt(int directory_fd, const std::string& name, int flags, uint32_t mode = 0);
 
 // Creates the directory if it is missing and opens it.
