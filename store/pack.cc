@@ -111,6 +111,11 @@ Result<void> PackWriter::Flush() {
 }
 
 Result<void> PackWriter::RollBackTo(uint64_t length) {
+  if (length >= flushed_) {
+    buffer_.resize(static_cast<size_t>(length - flushed_));
+    record_ = buffer_.size();
+    return {};
+  }
   buffer_.clear();
   record_ = 0;
   if (ftruncate(fd_.get(), static_cast<off_t>(length)) != 0) {
