@@ -9,6 +9,7 @@
 #include <cstring>
 #include <tuple>
 
+#include "store/log.h"
 #include "store/record_codec.h"
 
 namespace ocifs::store {
@@ -18,6 +19,7 @@ namespace {
 // use the same figure or a larger one.
 constexpr size_t kMapBytes = size_t{64} << 30;
 constexpr unsigned kMaxReaders = 1022;
+constexpr size_t kMaxKeyBytes = 511;  // LMDB's own limit
 
 constexpr std::array<const char*, 7> kTableNames = {"refs",  "packages", "blobs", "chunks",
                                                     "packs", "slots",    "tags"};
@@ -59,6 +61,11 @@ std::string_view View(const MDB_val& value) {
 // LMDB's structure has no const; it does not write through it.
 MDB_val Value(std::string_view text) {
   return MDB_val{text.size(), const_cast<char*>(text.data())};
+}
+
+void LogDamagedValue(std::string_view table) {
+  Log(LogLevel::kWarning,
+      "a value of the index table '" + std::string(table) + "' fails its checksum; passed over");
 }
 
 std::unexpected<Error> DamagedValue(std::string_view table) {
@@ -433,14 +440,14 @@ Result<std::optional<TagListRecord>> Index::FindTagList(const Repository& reposi
 
 Result<std::vector<PackRecord>> Index::Packs() const {
   std::vector<PackRecord> packs;
-  OCIFS_RETURN_IF_ERROR(
-      rep_->Walk(IndexBatch::Table::kPacks, {},
-                 [&](std::string_view key, std::string_view value) -> Result<bool> {
-                   const std::optional<PackRecord> pack = DecodePack(key, value);
-                   if (!pack) return DamagedValue("packs");
-                   packs.push_back(*pack);
-                   return true;
-                 }));
+  OCIFS_RETURN_IF_ERROR(rep_->Walk(
+      IndexBatch::Table::kPacks, {},
+      [&](std::string_view key, std::string_view value) -> Result<bool> {
+        const std::optional<PackRecord> pack = DecodePack(key, value);
+        if (!pack) LogDamagedValue("packs");
+        packs.push_back(pack.value_or(PackRecord{IntegerFromKey(key), PackRecord::kUnknownLength}));
+        return true;
+      }));
   return packs;
 }
 
@@ -450,8 +457,11 @@ Result<std::vector<SlotRecord>> Index::Slots() const {
       rep_->Walk(IndexBatch::Table::kSlots, {},
                  [&](std::string_view key, std::string_view value) -> Result<bool> {
                    std::optional<SlotRecord> slot = DecodeSlot(key, value);
-                   if (!slot) return DamagedValue("slots");
-                   slots.push_back(*std::move(slot));
+                   if (slot) {
+                     slots.push_back(*std::move(slot));
+                   } else {
+                     LogDamagedValue("slots");
+                   }
                    return true;
                  }));
   return slots;
@@ -460,6 +470,7 @@ Result<std::vector<SlotRecord>> Index::Slots() const {
 Result<std::vector<std::pair<std::string, RefRecord>>> Index::Refs(std::string_view prefix) const {
   constexpr size_t kPerTransaction = 1000;
   std::vector<std::pair<std::string, RefRecord>> refs;
+  if (prefix.size() > kMaxKeyBytes) return refs;
   std::string from(prefix);
   bool more = true;
   while (more) {
@@ -475,8 +486,11 @@ Result<std::vector<std::pair<std::string, RefRecord>>> Index::Refs(std::string_v
                        return false;
                      }
                      std::optional<RefRecord> ref = DecodeRef(value);
-                     if (!ref) return DamagedValue("refs");
-                     refs.emplace_back(key, *std::move(ref));
+                     if (ref) {
+                       refs.emplace_back(key, *std::move(ref));
+                     } else {
+                       LogDamagedValue("refs");
+                     }
                      return true;
                    }));
   }
@@ -544,7 +558,10 @@ Result<std::vector<std::pair<Digest, BlobRecord>>> Index::Blobs() const {
                  [&](std::string_view key, std::string_view value) -> Result<bool> {
                    const std::optional<Digest> digest = DigestFromKey(key);
                    std::optional<BlobRecord> blob = DecodeBlob(value);
-                   if (!digest || !blob) return DamagedValue("blobs");
+                   if (!digest || !blob) {
+                     LogDamagedValue("blobs");
+                     return true;
+                   }
                    blob->content.reset();
                    blobs.emplace_back(*digest, *std::move(blob));
                    return true;

@@ -18,6 +18,7 @@
 #include "store/chunk_location.h"
 #include "store/digest.h"
 #include "store/error.h"
+#include "store/log.h"
 #include "store/reference.h"
 
 namespace ocifs::store {
@@ -44,6 +45,7 @@ struct BlobRecord {
 };
 
 struct PackRecord {
+  static constexpr uint64_t kUnknownLength = UINT64_MAX;
   uint32_t id = 0;
   uint64_t length = 0;  // bytes that committed records may lie in
 };
@@ -115,8 +117,10 @@ class Index {
   // The hot path: one lookup, no allocation.
   Result<std::optional<ChunkLocation>> FindChunk(const ChunkDigest& digest) const;
   Result<std::optional<PackRecord>> FindPack(uint32_t pack) const;
-  Result<std::vector<PackRecord>> Packs() const;  // by id
+  // By id. A pack whose value is damaged has kUnknownLength.
+  Result<std::vector<PackRecord>> Packs() const;
   Result<std::optional<TagListRecord>> FindTagList(const Repository& repository) const;
+  // These and the listings below pass over damaged values, with a line in the log.
   Result<std::vector<SlotRecord>> Slots() const;
 
   // All keys of the refs table that start with `prefix` ("ghcr.io/a/b:"), in bytewise order; in a
@@ -136,6 +140,14 @@ class Index {
   explicit Index(std::unique_ptr<Rep> rep);
   std::unique_ptr<Rep> rep_;
 };
+
+// A damaged record is as good as none: all that the index knows can be had again. Logged.
+template <typename Record>
+Result<std::optional<Record>> OrMissing(Result<std::optional<Record>> found) {
+  if (found || found.error().code != ErrorCode::kIndexDamaged) return found;
+  Log(LogLevel::kWarning, found.error().message + "; it counts as missing");
+  return std::optional<Record>();
+}
 
 }  // namespace ocifs::store
 
