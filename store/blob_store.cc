@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "store/log.h"
+#include "store/manifest.h"
 #include "store/text.h"
 
 namespace ocifs::store {
@@ -80,78 +81,109 @@ Result<void> BlobStore::Publish(StagedBlob blob, const Digest& digest, IndexBatc
   return {};
 }
 
-Result<std::unique_ptr<ByteStream>> BlobStore::OpenStream(const Digest& digest) const {
-  OCIFS_ASSIGN_OR_RETURN(std::optional<BlobRecord> record, index_.FindBlob(digest));
-  if (!record) return nullptr;
-  if (record->content) return std::make_unique<MemoryStream>(*std::move(record->content));
+Result<UniqueFd> BlobStore::OpenFile(const Digest& digest, uint64_t size) const {
   Result<UniqueFd> fd = OpenAt(DirectoryFor(digest), digest.hex(), O_RDONLY);
   if (!fd) {
+    if (fd.error().code == ErrorCode::kStoreIo) fd.error().code = ErrorCode::kCorrupt;
+    return fd;
+  }
+  struct stat status;
+  if (fstat(fd->get(), &status) != 0) return Fail(ErrorFromErrno(errno, "reading a blob"));
+  if (!S_ISREG(status.st_mode) || static_cast<uint64_t>(status.st_size) != size) {
+    return Fail(ErrorCode::kCorrupt, "it is not a file of its size");
+  }
+  return fd;
+}
+
+Result<std::unique_ptr<ByteStream>> BlobStore::OpenContent(const Digest& digest,
+                                                           BlobRecord record) const {
+  if (record.content) return std::make_unique<MemoryStream>(*std::move(record.content));
+  OCIFS_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(digest, record.size));
+  return std::make_unique<FileStream>(std::move(fd));
+}
+
+Result<std::unique_ptr<ByteStream>> BlobStore::OpenStream(const Digest& digest) const {
+  OCIFS_ASSIGN_OR_RETURN(std::optional<BlobRecord> record, OrMissing(index_.FindBlob(digest)));
+  if (!record) return nullptr;
+  Result<std::unique_ptr<ByteStream>> stream = OpenContent(digest, *std::move(record));
+  if (!stream && stream.error().code == ErrorCode::kCorrupt) {
     Log(LogLevel::kWarning,
-        "blob " + digest.ToString() + " is gone from the store: " + fd.error().message);
+        "blob " + digest.ToString() + " is damaged in the store: " + stream.error().message);
     return nullptr;
   }
-  return std::make_unique<FileStream>(*std::move(fd));
+  return stream;
+}
+
+Result<void> BlobStore::DropDamaged(const Digest& digest) {
+  Log(LogLevel::kWarning, "blob " + digest.ToString() + " is damaged in the store; dropped");
+  return Drop(digest);
 }
 
 Result<std::optional<std::string>> BlobStore::ReadDocument(const Digest& digest) {
-  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, OpenStream(digest));
-  if (stream == nullptr) return std::optional<std::string>();
+  OCIFS_ASSIGN_OR_RETURN(std::optional<BlobRecord> record, OrMissing(index_.FindBlob(digest)));
+  if (!record) return std::optional<std::string>();
+  if (record->size > kMaxDocumentBytes) {
+    return Fail(ErrorCode::kTooLarge, "blob " + digest.ToString() + " is too large for a document");
+  }
   std::string document;
-  while (true) {
-    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
+  Result<std::unique_ptr<ByteStream>> stream = OpenContent(digest, *std::move(record));
+  if (!stream && stream.error().code != ErrorCode::kCorrupt) {
+    return Fail(std::move(stream).error());
+  }
+  while (stream) {
+    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, (*stream)->Next());
     if (piece.empty()) break;
     document.append(reinterpret_cast<const char*>(piece.data()), piece.size());
   }
-  if (Digest::Of(AsBytes(document), digest.algorithm()) != digest) {
-    Log(LogLevel::kWarning, "document " + digest.ToString() + " is damaged in the store; dropped");
-    OCIFS_RETURN_IF_ERROR(Drop(digest));
+  if (!stream || Digest::Of(AsBytes(document), digest.algorithm()) != digest) {
+    OCIFS_RETURN_IF_ERROR(DropDamaged(digest));
     return std::optional<std::string>();
   }
   return document;
 }
 
-Result<bool> BlobStore::Verify(const Digest& digest, uint64_t size) {
+Result<bool> BlobStore::Verify(const Digest& digest, const BlobRecord& record) {
   {
     const MutexLock lock(mutex_);
     if (verified_.contains(digest)) return true;
   }
-  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, OpenStream(digest));
-  if (stream == nullptr) return false;
+  const Result<std::unique_ptr<ByteStream>> stream = OpenContent(digest, record);
+  if (!stream) {
+    if (stream.error().code == ErrorCode::kCorrupt) return false;
+    return Fail(stream.error());
+  }
   Hasher hasher(digest.algorithm());
-  uint64_t total = 0;
   while (true) {
-    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
+    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, (*stream)->Next());
     if (piece.empty()) break;
-    total += piece.size();
     hasher.Update(piece);
   }
-  if (total != size || hasher.Finish() != digest) {
-    Log(LogLevel::kWarning, "blob " + digest.ToString() + " is damaged in the store; dropped");
-    OCIFS_RETURN_IF_ERROR(Drop(digest));
-    return false;
-  }
+  if (hasher.Finish() != digest) return false;
   const MutexLock lock(mutex_);
   verified_.insert(digest);
   return true;
 }
 
 Result<bool> BlobStore::Read(const Digest& digest, uint64_t offset, std::span<std::byte> out) {
-  OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> record, index_.FindBlob(digest));
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> record,
+                         OrMissing(index_.FindBlob(digest)));
   if (!record) return false;
   if (offset > record->size || out.size() > record->size - offset) {
     return Fail(ErrorCode::kInternal, "read beyond the end of a blob");
   }
-  OCIFS_ASSIGN_OR_RETURN(const bool good, Verify(digest, record->size));
-  if (!good) return false;
-  if (record->content) {
+  OCIFS_ASSIGN_OR_RETURN(bool good, Verify(digest, *record));
+  if (good && record->content) {
     const auto bytes = AsBytes(*record->content).subspan(offset, out.size());
     std::copy(bytes.begin(), bytes.end(), out.begin());
-    return true;
+  } else if (good) {
+    Result<UniqueFd> fd = OpenFile(digest, record->size);
+    const Result<void> read = fd ? ReadExactly(fd->get(), offset, out, digest.ToString())
+                                 : Result<void>(Fail(std::move(fd).error()));
+    if (!read && read.error().code != ErrorCode::kCorrupt) return Fail(read.error());
+    good = read.has_value();
   }
-  const Result<UniqueFd> fd = OpenAt(DirectoryFor(digest), digest.hex(), O_RDONLY);
-  if (!fd) return false;
-  OCIFS_RETURN_IF_ERROR(ReadExactly(fd->get(), offset, out, digest.ToString()));
-  return true;
+  if (!good) OCIFS_RETURN_IF_ERROR(DropDamaged(digest));
+  return good;
 }
 
 Result<void> BlobStore::Drop(const Digest& digest) {
@@ -173,7 +205,8 @@ Result<void> BlobStore::RemoveLeftovers() {
       const Result<Digest> digest =
           Digest::Parse(std::string(DigestAlgorithmName(algorithm)) + ":" + name);
       if (!digest) continue;
-      OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> record, index_.FindBlob(*digest));
+      OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> record,
+                             OrMissing(index_.FindBlob(*digest)));
       if (record && !record->content) continue;
       unlinkat(fd, name.c_str(), 0);
       Log(LogLevel::kInfo, "removed blob " + name + ", which the index does not know");

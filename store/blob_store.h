@@ -49,11 +49,11 @@ class BlobStore {
   // Makes the verified bytes durable and enters them in `batch`, which the caller commits.
   Result<void> Publish(StagedBlob blob, const Digest& digest, IndexBatch& batch);
 
-  // The bytes as a stream, not verified; null when the store has no such blob.
+  // The bytes as a stream, not verified; null when the store has no such blob, or not all of it.
   Result<std::unique_ptr<ByteStream>> OpenStream(const Digest& digest) const;
 
   // A document: read whole and verified; nullopt when the store has no such blob, or when what it
-  // has is damaged (which is logged, and dropped).
+  // has is damaged (which is logged, and dropped). kTooLarge over kMaxDocumentBytes.
   Result<std::optional<std::string>> ReadDocument(const Digest& digest);
 
   // Reads exactly out.size() bytes at `offset`, which must lie inside the blob. The first read of a
@@ -71,7 +71,12 @@ class BlobStore {
   BlobStore(UniqueFd sha256, UniqueFd sha512, Index& index)
       : sha256_(std::move(sha256)), sha512_(std::move(sha512)), index_(index) {}
   int DirectoryFor(const Digest& digest) const;
-  Result<bool> Verify(const Digest& digest, uint64_t size);
+  // kCorrupt when there is no regular file of that size.
+  Result<UniqueFd> OpenFile(const Digest& digest, uint64_t size) const;
+  Result<std::unique_ptr<ByteStream>> OpenContent(const Digest& digest, BlobRecord record) const;
+  // Whether the content is what the digest says; asked once a process and blob.
+  Result<bool> Verify(const Digest& digest, const BlobRecord& record);
+  Result<void> DropDamaged(const Digest& digest);
 
   const UniqueFd sha256_;
   const UniqueFd sha512_;
