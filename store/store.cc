@@ -6,6 +6,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -63,9 +64,17 @@ Result<void> CheckFormat(int fd, const std::string& root) {
   Result<UniqueFd> format = OpenAt(fd, "format", O_RDONLY);
   if (!format) {
     OCIFS_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(fd));
-    if (!names.empty()) {
+    const bool empty = std::all_of(names.begin(), names.end(), [](const std::string& name) {
+      // A format file that another process is about to name, or could not; the top of an ext4.
+      return name.starts_with(StagedFile::kLeftoverPrefix) || name == "lost+found";
+    });
+    // Made by another process since we looked?
+    if (!empty) format = OpenAt(fd, "format", O_RDONLY);
+    if (!empty && !format) {
       return Unusable(root, "the directory is not empty and holds no store; give an empty one");
     }
+  }
+  if (!format) {
     if (fchmod(fd, 0700) != 0) return Fail(ErrorFromErrno(errno, "chmod of " + root));
     return Initialise(fd);
   }
@@ -134,7 +143,7 @@ Result<void> Store::Rep::RemoveLeftovers() {
     const std::optional<Digest> manifest = ManifestOfTree(name);
     if (!manifest) continue;
     OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> package,
-                           index->FindPackage(*manifest));
+                           OrMissing(index->FindPackage(*manifest)));
     if (package) continue;
     unlinkat(trees.get(), name.c_str(), 0);
     Log(LogLevel::kInfo, "removed tree " + name + ", which no package uses");
@@ -212,7 +221,9 @@ Result<StoreUsage> Store::Usage() {
   usage.filesystem_size = uint64_t{space.f_blocks} * space.f_frsize;
   usage.filesystem_free = uint64_t{space.f_bavail} * space.f_frsize;
   OCIFS_ASSIGN_OR_RETURN(const std::vector<PackRecord> packs, rep_->index->Packs());
-  for (const PackRecord& pack : packs) usage.pack_bytes += pack.length;
+  for (const PackRecord& pack : packs) {
+    if (pack.length != PackRecord::kUnknownLength) usage.pack_bytes += pack.length;
+  }
   OCIFS_ASSIGN_OR_RETURN(usage.packages, rep_->index->PackageCount());
   return usage;
 }
