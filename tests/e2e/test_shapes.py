@@ -80,7 +80,7 @@ class Shapes(harness.TestCase):
                 try:
                     nodes = harness.scan(harness.enter(root))
                 except OSError as error:
-                    self.assertEqual(harness.errno_name(error), "EBADMSG")
+                    self.assertIn(harness.errno_name(error), ("EBADMSG", "EFBIG"))
                 else:
                     for path in nodes:
                         self.assertNotIn(b"..", path.split(b"/"))
