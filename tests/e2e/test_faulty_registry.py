@@ -24,6 +24,13 @@ class FaultyRegistry(harness.TestCase):
         """A fault for the layer alone."""
         self.remote.fault = lambda path, data: make(data) if path.endswith(self.layer) else None
 
+    def readable(self, path):
+        try:
+            with open(path, "rb") as file:
+                return file.read() == self.payload
+        except OSError:
+            return False
+
     def stored(self, mounted):
         """Whether any file of the store holds a piece of the payload, compressed or plain."""
         blob = self.item.blobs[self.layer]
@@ -36,7 +43,7 @@ class FaultyRegistry(harness.TestCase):
                     return os.path.join(folder, name)
         return None
 
-    def check(self, expected, words, *, path=("pkg", "1"), reset=True):
+    def check(self, expected, words, *, path=("pkg", "1")):
         """The reader gets the errno, the log has one of the words, the store nothing; then it heals."""
         mounted = self.mount()
         root = mounted.path(self.remote.address, *path)
@@ -102,6 +109,13 @@ class FaultyRegistry(harness.TestCase):
         self.assertLessEqual(set(self.ctl(mounted).states().values()), {"known"})
         mounted.stop()
         self.assertIsNone(self.stored(mounted))
+        # The same search finds it once it was pulled for good.
+        self.remote.fault = lambda path, data: None
+        mounted.start()
+        harness.until(lambda: self.readable(mounted.path(self.remote.address, "pkg", "1", "data")),
+                      "the healthy registry is believed", 30)
+        mounted.stop()
+        self.assertIsNotNone(self.stored(mounted))
 
     def test_missing_blob(self):
         self.blob_fault(lambda data: self.remote.Fault(404, b'{"errors":[{"code":"BLOB_UNKNOWN"}]}',
