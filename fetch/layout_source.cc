@@ -255,7 +255,6 @@ Result<std::shared_ptr<const LayoutSource::Contents>> LayoutSource::Read(int dir
   }
   auto contents = std::make_shared<Contents>();
   contents->stamp = stamp;
-  if (default_repository_) contents->repositories[default_repository_->path()];
   for (const store::Descriptor& entry : index->manifests) {
     contents->media_types.emplace(entry.digest, entry.media_type);
     for (const std::string_view key : kNameAnnotations) {
@@ -273,6 +272,10 @@ Result<std::shared_ptr<const LayoutSource::Contents>> LayoutSource::Read(int dir
       contents->repositories[reference->repository().path()].emplace(reference->tag()->name(),
                                                                      entry);
     }
+  }
+  // A layout without names has its manifests by digest, in the one repository it has.
+  if (contents->repositories.empty() && default_repository_) {
+    contents->repositories[default_repository_->path()];
   }
   return contents;
 }
