@@ -90,7 +90,9 @@ class DiffIdStream final : public ByteStream {
   Hasher hasher_;
 };
 
-// A blob that can be begun twice: what was read before Rewind comes again.
+// A blob that can be begun twice: what was read before Rewind comes again. Fails when more is read
+// before Rewind or StopRecording than anybody should need to see what a blob is: empty gzip members
+// or skippable zstd frames may go on for gigabytes.
 class Rewindable {
  public:
   explicit Rewindable(std::unique_ptr<ByteStream> upstream) : upstream_(std::move(upstream)) {}
@@ -102,6 +104,10 @@ class Rewindable {
       return rest;
     }
     if (!recording_ && !recorded_.empty()) recorded_ = {};
+    if (recording_ && recorded_.size() > kMaxRecordedBytes) {
+      return Fail(ErrorCode::kCorrupt,
+                  "no content in its first " + std::to_string(kMaxRecordedBytes >> 20) + " MiB");
+    }
     Result<std::span<const std::byte>> piece = upstream_->Next();
     if (!piece) {
       error_ = piece.error();
@@ -119,6 +125,7 @@ class Rewindable {
   const std::optional<Error>& error() const { return error_; }
 
  private:
+  static constexpr size_t kMaxRecordedBytes = size_t{16} << 20;
   const std::unique_ptr<ByteStream> upstream_;
   std::vector<std::byte> recorded_;
   size_t replay_ = 0;
@@ -300,8 +307,9 @@ Result<ChunkDigest> ChunkWriter::FinishChunk() {
   const ChunkDigest digest = hasher_.FinishChunk();
   bool known = added_.contains(digest);
   if (!known) {
-    OCIFS_ASSIGN_OR_RETURN(const std::optional<ChunkLocation> location, index_.FindChunk(digest));
-    known = location.has_value();
+    OCIFS_ASSIGN_OR_RETURN(const std::optional<ChunkLocation> location,
+                           OrMissing(index_.FindChunk(digest)));
+    known = location && (stored_ == nullptr || IsStoredAt(*location));
   }
   if (known) {
     pack_.Drop();
@@ -310,6 +318,14 @@ Result<ChunkDigest> ChunkWriter::FinishChunk() {
   OCIFS_ASSIGN_OR_RETURN(const ChunkLocation location, pack_.Keep(digest));
   added_.emplace(digest, location);
   return digest;
+}
+
+bool ChunkWriter::IsStoredAt(const ChunkLocation& location) {
+  const std::span<const std::byte> bytes = pack_.Pending();
+  if (location.length != bytes.size()) return false;
+  compared_.resize(bytes.size());
+  return stored_->Read(location, 0, compared_) &&
+         std::equal(bytes.begin(), bytes.end(), compared_.begin());
 }
 
 Result<void> ChunkWriter::RollBackTo(uint64_t pack_length) {

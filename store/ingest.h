@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "store/blob_store.h"
 #include "store/byte_stream.h"
@@ -47,7 +48,10 @@ struct IngestedLayer {
 // Cuts content into chunks and appends those that the store lacks. Owned by one thread.
 class ChunkWriter {
  public:
-  ChunkWriter(PackWriter& pack, const Index& index) : pack_(pack), index_(index) {}
+  // With `stored`, what the index knows is compared with its packs first, and appended again where
+  // it differs: the way to restore damaged content.
+  ChunkWriter(PackWriter& pack, const Index& index, const PackSet* stored = nullptr)
+      : pack_(pack), index_(index), stored_(stored) {}
 
   // Takes one layer's blob. `archive_only`: what is not a tar is kCorrupt (images); else it becomes
   // one file of the name that its title gives, or "<algorithm>-<hex>" (artifacts). `blob` must be a
@@ -70,9 +74,13 @@ class ChunkWriter {
                           uint32_t layer_number, const Limits& limits, Layer& layer);
   // Ends the pack's open record: keeps it, or drops it when the store has that content.
   Result<ChunkDigest> FinishChunk();
+  // Whether the open record's bytes are what lies at `location`.
+  bool IsStoredAt(const ChunkLocation& location);
 
   PackWriter& pack_;
   const Index& index_;
+  const PackSet* const stored_;
+  std::vector<std::byte> compared_;
   ChunkMap added_;
   Hasher hasher_;
 };

@@ -133,12 +133,11 @@ class PullThrough::Impl {
   Result<void> ReadOrRestore(const StoredPackage& package, uint32_t number, const ChunkRef& chunk,
                              uint64_t skip, std::span<std::byte> out,
                              const RequestContext& context);
-  // Drops a chunk that is damaged or gone and gets the package's content again.
-  Result<void> Restore(const StoredPackage& package, const ChunkDigest& chunk,
-                       const RequestContext& context);
+  // Gets the package's content again, and keeps what the store lacks or has damaged.
+  Result<void> Restore(const StoredPackage& package, const RequestContext& context);
 
   Mutex mutex_;
-  std::unordered_map<Digest, std::weak_ptr<const StoredPackage>, DigestHash> packages_
+  std::unordered_map<std::string, std::weak_ptr<const StoredPackage>> packages_
       OCIFS_GUARDED_BY(mutex_);
 
   std::stop_source stop_;
@@ -195,28 +194,37 @@ Resolution PullThrough::Impl::ToResolution(const Reference& reference,
 }
 
 Result<std::optional<Resolution>> PullThrough::Impl::KnownResolution(const Reference& reference) {
-  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record, store_.index().FindRef(reference));
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record,
+                         OrMissing(store_.index().FindRef(reference)));
   if (!record) return std::optional<Resolution>();
   return ToResolution(reference, *record);
 }
 
 Result<Resolution> PullThrough::Impl::Resolve(const Reference& reference,
                                               const RequestContext& context) {
-  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record, store_.index().FindRef(reference));
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record,
+                         OrMissing(store_.index().FindRef(reference)));
   std::optional<Resolution> known;
   if (record) known = ToResolution(reference, *record);
   if (known && (!known->stale || options_.offline)) return *known;
 
   const std::string key = reference.ToString();
-  if (!known) {
-    if (std::optional<Error> error = missing_.Find(key)) return Fail(*std::move(error));
-    if (options_.offline) {
-      return Fail(ErrorCode::kUnavailable, key + ": not in the store, and ocifs is offline");
-    }
+  if (std::optional<Error> error = missing_.Find(key)) return Fail(*std::move(error));
+  if (options_.offline) {
+    return Fail(ErrorCode::kUnavailable, key + ": not in the store, and ocifs is offline");
   }
   Result<Resolution> resolved = resolutions_.Run(
-      key, context, [this, reference, record, key, fetch = Fetching(context)](FlightProgress&) {
-        Result<Resolution> result = ResolveRemotely(reference, record, fetch);
+      key, context,
+      [this, reference, key, fetch = Fetching(context)](FlightProgress&) -> Result<Resolution> {
+        // Once more: another fetch may have ended between our first look and this one's start.
+        OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> last,
+                               OrMissing(store_.index().FindRef(reference)));
+        if (last) {
+          const Resolution resolution = ToResolution(reference, *last);
+          if (!resolution.stale) return resolution;
+        }
+        if (std::optional<Error> error = missing_.Find(key)) return Fail(*std::move(error));
+        Result<Resolution> result = ResolveRemotely(reference, last, fetch);
         if (result) {
           missing_.Remove(key);
         } else if (result.error().code == ErrorCode::kNotFound) {
@@ -292,7 +300,7 @@ Result<TagList> PullThrough::Impl::KnownTags(const Repository& repository) {
   TagList list;
   std::set<std::string> tags;
   OCIFS_ASSIGN_OR_RETURN(const std::optional<TagListRecord> record,
-                         store_.index().FindTagList(repository));
+                         OrMissing(store_.index().FindTagList(repository)));
   if (record) {
     list.complete = record->complete;
     list.fetched_at = record->fetched_at;
@@ -308,12 +316,16 @@ Result<TagList> PullThrough::Impl::KnownTags(const Repository& repository) {
 Result<TagList> PullThrough::Impl::Tags(const Repository& repository, TagsNeeded needed,
                                         const RequestContext& context) {
   OCIFS_ASSIGN_OR_RETURN(TagList known, KnownTags(repository));
-  const int64_t age = options_.now() - known.fetched_at;
-  const bool fresh = known.fetched_at != 0 && age >= 0 && age < options_.tag_list_ttl.count();
-  if (fresh && (known.complete || needed == TagsNeeded::kExistence)) return known;
+  auto answers = [this, needed](const TagList& list) {
+    const int64_t age = options_.now() - list.fetched_at;
+    const bool fresh = list.fetched_at != 0 && age >= 0 && age < options_.tag_list_ttl.count();
+    return fresh && (list.complete || needed == TagsNeeded::kExistence);
+  };
+  if (answers(known)) return known;
 
   const std::string key = "tags of " + repository.ToString();
   if (std::optional<Error> error = missing_.Find(key)) {
+    known.complete = false;
     if (!known.tags.empty()) return known;
     return Fail(*std::move(error));
   }
@@ -323,15 +335,21 @@ Result<TagList> PullThrough::Impl::Tags(const Repository& repository, TagsNeeded
     return Fail(ErrorCode::kUnavailable, key + ": none in the store, and ocifs is offline");
   }
   const std::string flight_key = key + (needed == TagsNeeded::kAll ? "" : " (first page)");
-  Result<TagList> listed =
-      tag_lists_.Run(flight_key, context,
-                     [this, repository, needed, key, fetch = Fetching(context)](FlightProgress&) {
-                       Result<TagList> result = ListTagsRemotely(repository, needed, fetch);
-                       if (!result && result.error().code == ErrorCode::kNotFound) {
-                         missing_.Add(key, result.error());
-                       }
-                       return result;
-                     });
+  Result<TagList> listed = tag_lists_.Run(
+      flight_key, context,
+      [this, repository, needed, key, answers,
+       fetch = Fetching(context)](FlightProgress&) -> Result<TagList> {
+        OCIFS_ASSIGN_OR_RETURN(TagList last, KnownTags(repository));  // as in Resolve
+        if (answers(last)) return last;
+        if (std::optional<Error> error = missing_.Find(key)) {
+          return Fail(*std::move(error));
+        }
+        Result<TagList> result = ListTagsRemotely(repository, needed, fetch);
+        if (!result && result.error().code == ErrorCode::kNotFound) {
+          missing_.Add(key, result.error());
+        }
+        return result;
+      });
   const bool fall_back =
       !listed && !known.tags.empty() &&
       (IsAboutReaching(listed.error().code) || listed.error().code == ErrorCode::kNotFound);
@@ -373,28 +391,29 @@ Result<TagList> PullThrough::Impl::ListTagsRemotely(const Repository& repository
 Result<std::shared_ptr<const Package>> PullThrough::Impl::Open(const Repository& repository,
                                                                const Digest& root,
                                                                const RequestContext& context) {
-  auto remember = [this](std::shared_ptr<const StoredPackage> package) {
+  // By repository too, for a package knows which one it was opened through.
+  const std::string key = repository.ToString() + "@" + root.ToString();
+  auto remember = [this, &key](std::shared_ptr<const StoredPackage> package) {
     const MutexLock lock(mutex_);
     if (packages_.size() > 4096) {
       std::erase_if(packages_, [](const auto& item) { return item.second.expired(); });
     }
-    packages_[package->root_digest()] = package;
+    packages_[key] = package;
     return package;
   };
   {
     const MutexLock lock(mutex_);
-    if (const auto found = packages_.find(root); found != packages_.end()) {
+    if (const auto found = packages_.find(key); found != packages_.end()) {
       if (std::shared_ptr<const StoredPackage> package = found->second.lock()) return package;
     }
   }
-  if (std::shared_ptr<const StoredPackage> package = committer_.Find(root)) {
+  if (std::shared_ptr<const StoredPackage> package = committer_.Find(repository, root)) {
     return remember(std::move(package));
   }
   OCIFS_ASSIGN_OR_RETURN(std::shared_ptr<const StoredPackage> stored,
                          LoadPackage(store_, repository, root, options_.platform));
   if (stored != nullptr) return remember(std::move(stored));
 
-  const std::string key = repository.ToString() + "@" + root.ToString();
   OCIFS_ASSIGN_OR_RETURN(
       std::shared_ptr<const StoredPackage> pulled,
       pulls_.Run(key, context,
@@ -410,7 +429,7 @@ Result<ChunkLocation> PullThrough::Impl::Locate(const ChunkDigest& digest) const
   }
   // A chunk leaves the pending ones only once the index has it.
   OCIFS_ASSIGN_OR_RETURN(const std::optional<ChunkLocation> found,
-                         store_.index().FindChunk(digest));
+                         OrMissing(store_.index().FindChunk(digest)));
   if (!found) {
     return Fail(ErrorCode::kNotFound, "chunk " + ToHex(digest.bytes) + " is not in the store");
   }
@@ -449,16 +468,13 @@ Result<void> PullThrough::Impl::ReadChunk(const StoredPackage& package, uint32_t
   return {};
 }
 
-Result<void> PullThrough::Impl::Restore(const StoredPackage& package, const ChunkDigest& chunk,
+Result<void> PullThrough::Impl::Restore(const StoredPackage& package,
                                         const RequestContext& context) {
   const std::string key = "content of " + package.manifest_digest().ToString();
   Result<std::shared_ptr<const StoredPackage>> restored =
       pulls_.Run(key, context,
-                 [this, kept = package.shared_from_this(), chunk, fetch = Fetching(context)](
-                     FlightProgress& progress) -> Result<std::shared_ptr<const StoredPackage>> {
-                   IndexBatch batch;
-                   batch.DeleteChunk(chunk);
-                   OCIFS_RETURN_IF_ERROR(store_.index().Commit(std::move(batch)));
+                 [this, kept = package.shared_from_this(),
+                  fetch = Fetching(context)](FlightProgress& progress) {
                    return puller_.Pull(kept->origin(), kept->root_digest(), Puller::Mode::kAgain,
                                        fetch, progress);
                  });
@@ -489,7 +505,7 @@ Result<void> PullThrough::Impl::ReadOrRestore(const StoredPackage& package, uint
     Log(LogLevel::kWarning, "package " + package.manifest_digest().ToString() + ": " +
                                 read.error().message + "; it is fetched again");
     package.ClearVerified(number);
-    if (Result<void> restored = Restore(package, chunk.digest, context); !restored) {
+    if (Result<void> restored = Restore(package, context); !restored) {
       Error error = std::move(restored).error().Wrap(read.error().message);
       // What is damaged and cannot be had again is damaged, whatever the reason for the latter.
       if (damaged && IsAboutReaching(error.code) && error.code != ErrorCode::kTimedOut) {

@@ -40,8 +40,9 @@ void PendingChunks::Remove(const std::shared_ptr<const ChunkMap>& chunks) {
 std::optional<ChunkLocation> PendingChunks::Find(const ChunkDigest& digest) const {
   if (count_.load(std::memory_order_acquire) == 0) return std::nullopt;
   const MutexLock lock(mutex_);
-  for (const std::shared_ptr<const ChunkMap>& map : maps_) {
-    if (const auto found = map->find(digest); found != map->end()) return found->second;
+  // The newest first: it may have restored what an older one could not commit.
+  for (auto map = maps_.rbegin(); map != maps_.rend(); ++map) {
+    if (const auto found = (*map)->find(digest); found != (*map)->end()) return found->second;
   }
   return std::nullopt;
 }
@@ -97,10 +98,11 @@ Result<void> Committer::Flush() {
   return Fail(*std::exchange(failure_, std::nullopt));
 }
 
-std::shared_ptr<const StoredPackage> Committer::Find(const Digest& root) const {
+std::shared_ptr<const StoredPackage> Committer::Find(const Repository& origin,
+                                                     const Digest& root) const {
   const MutexLock lock(mutex_);
   for (const auto& package : packages_) {
-    if (package->root_digest() == root) return package;
+    if (package->root_digest() == root && package->origin() == origin) return package;
   }
   return nullptr;
 }
@@ -207,10 +209,11 @@ struct Puller::LayerJob {
 // The layers of one pull on their way into packs.
 class Puller::Layers {
  public:
-  Layers(Puller& puller, const PackageDocuments& documents, const FetchContext& context,
+  Layers(Puller& puller, const PackageDocuments& documents, Mode mode, const FetchContext& context,
          FlightProgress& progress)
       : puller_(puller),
         documents_(documents),
+        mode_(mode),
         context_{context.requester, stop_.get_token()},
         progress_(progress),
         pass_on_(context.stop, [this] { stop_.request_stop(); }) {
@@ -248,7 +251,9 @@ class Puller::Layers {
     if (count == 0) return {};
     for (size_t i = 0; i < count; ++i) {
       OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<PackWriter> pack, puller_.store_.packs().Acquire());
-      workers_.push_back(std::make_unique<Worker>(std::move(pack), puller_.store_.index()));
+      workers_.push_back(
+          std::make_unique<Worker>(std::move(pack), puller_.store_.index(),
+                                   mode_ == Mode::kAgain ? &puller_.store_.packs() : nullptr));
     }
     std::vector<std::thread> threads;
     for (size_t i = 1; i < count; ++i) {
@@ -303,8 +308,8 @@ class Puller::Layers {
 
  private:
   struct Worker {
-    Worker(std::unique_ptr<PackWriter> writer, const Index& index)
-        : pack(std::move(writer)), start(pack->length()), chunks(*pack, index) {}
+    Worker(std::unique_ptr<PackWriter> writer, const Index& index, const PackSet* stored)
+        : pack(std::move(writer)), start(pack->length()), chunks(*pack, index, stored) {}
     std::unique_ptr<PackWriter> pack;
     const uint64_t start;
     ChunkWriter chunks;
@@ -373,10 +378,12 @@ class Puller::Layers {
 
   void Work(Worker& worker) {
     while (LayerJob* job = NextJob()) {
+      const uint64_t mark = worker.chunks.pack_length();
       Result<void> ingested = CatchExceptions([&] { return Ingest(worker, *job); });
       if (!ingested && ingested.error().code == ErrorCode::kCorrupt && job->local) {
-        ingested = IngestAgain(worker, *job);
+        ingested = IngestAgain(worker, *job, mark);
       }
+      if (ingested) ingested = CountEntries(*job);
       if (!ingested) {
         const MutexLock lock(mutex_);
         GiveUp(std::move(ingested).error());
@@ -420,15 +427,25 @@ class Puller::Layers {
     return {};
   }
 
-  // The raw blob in the store may be what is damaged: it goes, and the layer is pulled.
-  Result<void> IngestAgain(Worker& worker, LayerJob& job) {
-    const uint64_t mark = worker.chunks.pack_length();
+  // The reader of an archive counts the entries of one; a package has many.
+  Result<void> CountEntries(const LayerJob& job) {
+    const uint64_t limit = puller_.options_.limits.max_entries;
+    const MutexLock lock(mutex_);
+    entries_ += job.ingested.layer.size() * job.positions.size();
+    if (entries_ <= limit) return {};
+    return Fail(ErrorCode::kTooLarge, "the layers have more than " + std::to_string(limit) +
+                                          " entries (limits.max_entries)");
+  }
+
+  // The raw blob in the store may be what is damaged: it goes, with all that was taken from it
+  // since the pack's length was `mark`, and the layer is pulled.
+  Result<void> IngestAgain(Worker& worker, LayerJob& job, uint64_t mark) {
+    OCIFS_RETURN_IF_ERROR(worker.chunks.RollBackTo(mark));
     Log(LogLevel::kWarning, "blob " + job.descriptor.digest.ToString() +
                                 " in the store does not unpack; it is fetched again");
     OCIFS_RETURN_IF_ERROR(puller_.store_.blobs().Drop(job.descriptor.digest));
     OCIFS_RETURN_IF_ERROR(OpenRemote(job));
     Result<void> ingested = Ingest(worker, job);
-    if (!ingested) OCIFS_RETURN_IF_ERROR(worker.chunks.RollBackTo(mark));
     return ingested;
   }
 
@@ -471,6 +488,7 @@ class Puller::Layers {
  private:
   Puller& puller_;
   const PackageDocuments& documents_;
+  const Mode mode_;
   std::stop_source stop_;  // of this pull's transfers
   const FetchContext context_;
   FlightProgress& progress_;
@@ -480,6 +498,7 @@ class Puller::Layers {
   Mutex mutex_;
   size_t opened_ OCIFS_GUARDED_BY(mutex_) = 0;
   size_t next_ OCIFS_GUARDED_BY(mutex_) = 0;
+  uint64_t entries_ OCIFS_GUARDED_BY(mutex_) = 0;  // of all layers so far
   std::optional<Error> failure_ OCIFS_GUARDED_BY(mutex_);
   const std::stop_callback<std::function<void()>> pass_on_;
 };
@@ -519,7 +538,7 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
     config_stream =
         VerifyBlob(std::move(config_stream), config, nullptr, [&](uint64_t) { progress.Moved(); });
   }
-  Layers layers(*this, documents, context, progress);
+  Layers layers(*this, documents, mode, context, progress);
   OCIFS_RETURN_IF_ERROR(layers.Start());
   if (config_stream != nullptr) {
     OCIFS_ASSIGN_OR_RETURN(config_bytes, ReadAll(*config_stream, kMaxDocumentBytes));
@@ -565,7 +584,7 @@ Result<void> Puller::PullBlob(const Repository& repository, const Descriptor& bl
   OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Store::PullLock> lock,
                          Lock(blob.digest, context, progress));
   OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> known,
-                         store_.index().FindBlob(blob.digest));
+                         OrMissing(store_.index().FindBlob(blob.digest)));
   if (known) return {};
   IndexBatch batch;
   OCIFS_ASSIGN_OR_RETURN(StagedBlob staged, store_.blobs().Stage(blob.digest, blob.size));

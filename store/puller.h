@@ -63,8 +63,8 @@ class Committer {
   Result<void> Flush();
 
   const PendingChunks& pending() const { return pending_; }
-  // A package on its way; null when there is none of that root.
-  std::shared_ptr<const StoredPackage> Find(const Digest& root) const;
+  // A package on its way; null when there is none of that root and repository.
+  std::shared_ptr<const StoredPackage> Find(const Repository& origin, const Digest& root) const;
 
  private:
   Result<void> Commit(Work& work);

@@ -315,8 +315,8 @@ TEST(SelectPlatform, TakesTheBestAndThenTheFirst) {
   EXPECT_EQ(ChosenFrom(list, "linux/amd64/v3"), "b");
   EXPECT_EQ(ChosenFrom(list, "linux/arm64"), "a");
   EXPECT_EQ(ChosenFrom(list, "linux/arm/v7"), "d");
-  EXPECT_EQ(ChosenFrom(list, "linux/arm/v5"), "not-found");
-  EXPECT_EQ(ChosenFrom(list, "windows/amd64"), "not-found");
+  EXPECT_EQ(ChosenFrom(list, "linux/arm/v5"), "unsupported");
+  EXPECT_EQ(ChosenFrom(list, "windows/amd64"), "unsupported");
 }
 
 TEST(SelectPlatform, PrefersTheHigherVariantWhereverItStands) {
@@ -340,13 +340,13 @@ TEST(SelectPlatform, NeverTakesWhatIsNoImage) {
       Entry("b", R"(,"artifactType":"application/spdx")" + PlatformText("linux", "amd64")) + "," +
       Entry("c", PlatformText("unknown", "unknown")) + "," +
       DescriptorText("application/vnd.example", "d", PlatformText("linux", "amd64"));
-  EXPECT_EQ(ChosenFrom(list, "linux/amd64"), "not-found");
+  EXPECT_EQ(ChosenFrom(list, "linux/amd64"), "unsupported");
 }
 
 TEST(SelectPlatform, NeverTakesAnImageThatNeedsMoreThanWeHave) {
   const std::string features =
       R"(,"platform":{"os":"linux","architecture":"amd64","os.features":["win32k"]})";
-  EXPECT_EQ(ChosenFrom(Entry("a", features), "linux/amd64"), "not-found");
+  EXPECT_EQ(ChosenFrom(Entry("a", features), "linux/amd64"), "unsupported");
 }
 
 TEST(SelectPlatform, AnEntryWithoutPlatformIsTheLastResort) {
@@ -354,7 +354,7 @@ TEST(SelectPlatform, AnEntryWithoutPlatformIsTheLastResort) {
   EXPECT_EQ(
       ChosenFrom(Entry("a") + "," + Entry("b", PlatformText("linux", "amd64")), "linux/amd64"),
       "b");
-  EXPECT_EQ(ChosenFrom(Entry("a") + "," + Entry("b"), "linux/amd64"), "not-found")
+  EXPECT_EQ(ChosenFrom(Entry("a") + "," + Entry("b"), "linux/amd64"), "unsupported")
       << "which of the two?";
 }
 
