@@ -177,9 +177,9 @@ TEST(NotificationQueueTest, StopDropsWhatIsInLine) {
 }
 
 TEST(ColdPoolTest, GrowsOnDemandAndShrinks) {
-  ColdPool pool({.max_threads = 16, .idle_time = std::chrono::milliseconds(1)});
   std::latch all(16);
   std::atomic<int> done{0};
+  ColdPool pool({.max_threads = 16, .idle_time = std::chrono::milliseconds(1)});
   for (int i = 0; i < 16; ++i) {
     ASSERT_TRUE(pool.Submit(std::make_shared<ColdPool::Task>([&](std::stop_token) {
       all.arrive_and_wait();  // only if they really run at once
@@ -193,12 +193,13 @@ TEST(ColdPoolTest, GrowsOnDemandAndShrinks) {
 }
 
 TEST(ColdPoolTest, ACancelledTaskDoesNotWaitInLine) {
-  ColdPool pool({.max_threads = 2});
   std::latch go(1);
+  std::atomic<bool> answered{false};
+  std::atomic<bool> second{false};
+  ColdPool pool({.max_threads = 2});
   for (int i = 0; i < 2; ++i) {
     pool.Submit(std::make_shared<ColdPool::Task>([&](std::stop_token) { go.wait(); }));
   }
-  std::atomic<bool> answered{false};
   auto waiting = std::make_shared<ColdPool::Task>([&](std::stop_token stop) {
     EXPECT_TRUE(stop.stop_requested());
     answered = true;
@@ -207,7 +208,6 @@ TEST(ColdPoolTest, ACancelledTaskDoesNotWaitInLine) {
   pool.Cancel(waiting);
   EXPECT_TRUE(Eventually([&] { return answered.load(); })) << "it stood behind those who wait";
   // Cancelled before it came.
-  std::atomic<bool> second{false};
   auto early = std::make_shared<ColdPool::Task>([&](std::stop_token) { second = true; });
   pool.Cancel(early);
   pool.Submit(early);
