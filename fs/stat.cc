@@ -8,7 +8,7 @@ using store::NodeType;
 
 namespace {
 
-constexpr blksize_t kBlockSize = 128 * 1024;  // a good size to read in
+constexpr blksize_t kBlockSize = blksize_t{128} * 1024;  // a good size to read in
 
 }  // namespace
 
