@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "fs/steady_now.h"
 #include "store/store.h"
 
 namespace ocifs::fs {
@@ -188,20 +189,54 @@ Attributes Filesystem::UnopenedAttributesOf(const Slot& slot) const {
   return attributes;
 }
 
+// Somebody who lists a directory looks at each name in it, and a listing must not pull every tag;
+// so for a while after a listing was read, and as long as names are looked at without a pause,
+// roots of packages show no more than is known.
+bool Filesystem::IsBeingListed(Slot& directory) const {
+  const int64_t now = SteadyNow();
+  if (now >= directory.being_listed_until.load(std::memory_order_relaxed)) return false;
+  directory.being_listed_until.store(now + Nanoseconds(options_.listing_pause),
+                                     std::memory_order_relaxed);
+  return true;
+}
+
+// Whoever names a package and asks what it is (stat, tar, cp) is told the truth, which is in its
+// tree; the pull that this takes is the one that the next look inside would start. A lookup alone
+// does not say what it is for.
+store::Result<AttributeReply> Filesystem::AttributesOfRoot(InodeNumber inode, Slot& slot,
+                                                           AskedBy asked_by,
+                                                           const RequestContext& context) {
+  RequestContext at_once = context;
+  at_once.wait = RequestContext::Wait::kNever;
+  if (slot.package() == nullptr && (slot.digest() == nullptr || !OpenPackage(slot, at_once))) {
+    const AttributeReply unopened{UnopenedAttributesOf(slot), options_.unopened_timeout};
+    if (IsBeingListed(*slot.parent())) return unopened;
+    if (asked_by == AskedBy::kLookup) {
+      return AttributeReply{unopened.attributes, std::chrono::seconds(0)};
+    }
+    if (SteadyNow() < slot.unopenable_until.load(std::memory_order_relaxed)) return unopened;
+    Result<const Package*> opened = Noted(inode, {}, OpenPackage(slot, context));
+    if (!opened) {
+      const ErrorCode code = opened.error().code;
+      if (code == ErrorCode::kWouldBlock || code == ErrorCode::kCancelled) {
+        return Fail(std::move(opened).error());
+      }
+      // The directory is there, and its user.oci.error has to be readable; a look inside fails.
+      slot.unopenable_until.store(SteadyNow() + Nanoseconds(options_.listing_pause),
+                                  std::memory_order_relaxed);
+      return unopened;
+    }
+  }
+  return AttributeReply{NodeAttributesOf(slot, *slot.package(), 0), kForever};
+}
+
 store::Result<AttributeReply> Filesystem::AttributesOf(InodeNumber inode, Slot& slot,
+                                                       AskedBy asked_by,
                                                        const RequestContext& context) {
   if (slot.kind() != SlotKind::kPackage) {
     return AttributeReply{DirectoryAttributesOf(slot), options_.directory_timeout};
   }
-  if (inode.node() == 0) {
-    // A look from outside pulls nothing; what the store has is opened.
-    RequestContext at_once = context;
-    at_once.wait = RequestContext::Wait::kNever;
-    if (slot.package() == nullptr && (slot.digest() == nullptr || !OpenPackage(slot, at_once))) {
-      return AttributeReply{UnopenedAttributesOf(slot), options_.unopened_timeout};
-    }
-    return AttributeReply{NodeAttributesOf(slot, *slot.package(), 0), kForever};
-  }
+  if (inode.node() == 0) return AttributesOfRoot(inode, slot, asked_by, context);
   OCIFS_ASSIGN_OR_RETURN(const Package* package, PackageOf(inode, slot, context));
   if (inode.in_oci_view()) {
     return AttributeReply{OciAttributesOf(slot, *package, *slot.oci_view()->Find(inode.node())),
@@ -213,7 +248,7 @@ store::Result<AttributeReply> Filesystem::AttributesOf(InodeNumber inode, Slot& 
 store::Result<AttributeReply> Filesystem::GetAttributes(InodeNumber inode,
                                                         const RequestContext& context) {
   OCIFS_ASSIGN_OR_RETURN(Slot * slot, FindSlot(inode));
-  return Noted(inode, {}, AttributesOf(inode, *slot, context));
+  return Noted(inode, {}, AttributesOf(inode, *slot, AskedBy::kGetAttributes, context));
 }
 
 // --- Names ---
@@ -234,8 +269,9 @@ store::Result<LookupReply> Filesystem::LookupOutside(Slot& parent, std::string_v
     if (found.error().code != ErrorCode::kNotFound) return Fail(std::move(found).error());
     return LookupReply{.attributes = {}, .entry_timeout = options_.negative_timeout};
   }
-  OCIFS_ASSIGN_OR_RETURN(const AttributeReply reply,
-                         AttributesOf(found->slot->inode(), *found->slot, context));
+  OCIFS_ASSIGN_OR_RETURN(
+      const AttributeReply reply,
+      AttributesOf(found->slot->inode(), *found->slot, AskedBy::kLookup, context));
   return LookupReply{.attributes = reply.attributes,
                      .entry_timeout = found->timeout,
                      .attribute_timeout = reply.timeout};
@@ -351,9 +387,18 @@ void Filesystem::ReadOciDirectory(InodeNumber inode, Slot& slot, uint64_t cookie
 store::Result<void> Filesystem::ReadOutsideDirectory(Slot& slot, uint64_t cookie,
                                                      DirectorySink& sink,
                                                      const RequestContext& context) {
+  slot.being_listed_until.store(SteadyNow() + Nanoseconds(options_.listing_pause),
+                                std::memory_order_relaxed);
   auto listing = lister_.List(slot, cookie, context);
   if (!listing) {
     if (listing.error().code == ErrorCode::kNotFound && slot.kind() == SlotKind::kRepository) {
+      // That there is no such repository says nothing about longer names that begin with this one.
+      // Shells list a directory to complete such a name: it is empty, and stays there.
+      if (slot.standing() == Standing::kPresumed) {
+        const InodeNumber parent = slot.parent()->inode();
+        AddDots(cookie, slot.inode(), parent, sink);
+        return {};
+      }
       resolver_.Disprove(slot);
     }
     return Fail(std::move(listing).error());

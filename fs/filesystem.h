@@ -42,9 +42,10 @@ class Filesystem {
     std::optional<Owner> owner;
     bool show_capabilities = false;  // the attribute security.capability of a tree's files
 
-    std::chrono::seconds directory_timeout{10};      // of what lies outside of packages
-    std::chrono::seconds negative_timeout{3};        // of names that are not there
-    std::chrono::seconds unopened_timeout{1};        // of a package's attributes before it is open
+    std::chrono::seconds directory_timeout{10};  // of what lies outside of packages
+    std::chrono::seconds negative_timeout{3};    // of names that are not there
+    std::chrono::seconds unopened_timeout{1};    // of a package's attributes before it is open
+    std::chrono::seconds listing_pause{10};  // after which a listing directory is no longer listed
     std::chrono::seconds longest_tag_timeout{3600};  // of a tag that never expires
     std::chrono::seconds presumption{60};            // of a directory that nobody vouches for
     std::chrono::seconds error_memory{600};          // of a path's last error
@@ -106,7 +107,12 @@ class Filesystem {
                                       const store::RequestContext& context);
   Result<LookupReply> LookupOutside(Slot& parent, std::string_view name,
                                     const store::RequestContext& context);
-  Result<AttributeReply> AttributesOf(InodeNumber inode, Slot& slot,
+  // What the root of a package shows while it is not open.
+  enum class AskedBy { kLookup, kGetAttributes };
+  Result<AttributeReply> AttributesOfRoot(InodeNumber inode, Slot& slot, AskedBy asked_by,
+                                          const store::RequestContext& context);
+  bool IsBeingListed(Slot& directory) const;
+  Result<AttributeReply> AttributesOf(InodeNumber inode, Slot& slot, AskedBy asked_by,
                                       const store::RequestContext& context);
   Result<void> ReadPackageDirectory(InodeNumber inode, Slot& slot, uint64_t cookie,
                                     DirectorySink& sink, const store::RequestContext& context);

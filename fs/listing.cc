@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "fs/steady_now.h"
 #include "store/node.h"
 
 namespace ocifs::fs {
@@ -23,12 +24,6 @@ uint64_t CookieOf(std::string_view name) {
   }
   hash ^= hash >> 31;
   return (hash & ((uint64_t{1} << 62) - 1)) + Listing::kFirstCookie;
-}
-
-int64_t SteadyNow() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
 }
 
 int64_t WallNow() {

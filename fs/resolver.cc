@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "fs/steady_now.h"
+
 namespace ocifs::fs {
 namespace {
 
@@ -16,12 +18,6 @@ using store::RequestContext;
 using store::Resolution;
 using store::TagList;
 using TagsNeeded = store::PullThrough::TagsNeeded;
-
-int64_t SteadyNow() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 bool IsRefusal(ErrorCode code) {
   return code == ErrorCode::kUnauthenticated || code == ErrorCode::kDenied;

@@ -50,7 +50,7 @@ class Resolver {
   // The digest of a package's directory, resolved now if it was only listed so far (one request).
   store::Result<const store::Digest*> Bind(Slot& package, const store::RequestContext& context);
 
-  // To be called when a listing showed that a presumed directory is not there.
+  // To be called when a listing showed that a repository is gone.
   void Disprove(Slot& directory);
 
   // Tells the kernel about names of `reference` that show something else than `digest` now.

@@ -63,6 +63,8 @@ class Slot {
   // until when the listing that was served last may be believed (steady clock, ns; 0: none served).
   std::atomic<int64_t> listing_changed{0};
   std::atomic<int64_t> listing_expires{0};
+  // Until when who looks at a name in here is taken for somebody who lists (steady clock, ns).
+  std::atomic<int64_t> being_listed_until{0};
   // Until when a presumption is believed (steady clock, ns).
   std::atomic<int64_t> presumed_until{0};
 
@@ -80,6 +82,8 @@ class Slot {
   std::atomic<bool> from_registry{false};
   std::atomic<bool> stale{false};
   std::atomic<int64_t> fetched_at{0};
+  // Until when a failure to open it is not tried again for its attributes' sake (steady clock, ns).
+  std::atomic<int64_t> unopenable_until{0};
 
  private:
   friend class SlotTable;
@@ -148,7 +152,7 @@ class SlotTable {
   const store::Digest& Bind(Slot& package, const store::Digest& digest);
 
   void Prove(Slot& directory, Standing standing);
-  // Takes a presumption back.
+  // Takes back what was believed of a directory.
   void Drop(Slot& directory);
 
   // Names of the directories right below that are proven, and of the packages with a digest.

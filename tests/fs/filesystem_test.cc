@@ -201,18 +201,51 @@ TEST_F(FilesystemTest, WhatIsOutsideExpiresSoon) {
   EXPECT_EQ(missing.entry_timeout, world.fs_options.negative_timeout);
 }
 
-TEST_F(FilesystemTest, AttributesOfARootThatNobodyLookedIntoExpireAtOnceAndAreWithdrawn) {
+TEST_F(FilesystemTest, WhoAsksWhatARootIsIsToldTheTruth) {
   source().AddImage("reg.example/app/web:1.0", {ImageTar()});
   world.Start();
-  const InodeNumber root = world.InodeOf("reg.example/app/web/1.0");
-  const AttributeReply before = Must(world.fs->GetAttributes(root, {}));
-  EXPECT_EQ(before.timeout, world.fs_options.unopened_timeout);
-  EXPECT_EQ(before.attributes.node.mode, 0555u);
-  EXPECT_EQ(source().count(Call::kBlob), 0u) << "a look from outside pulls nothing";
+  const LookupReply found = Must(world.LookupAt(world.InodeOf("reg.example/app/web"), "1.0"));
+  EXPECT_EQ(found.attribute_timeout, std::chrono::seconds(0)) << "a lookup does not say what for";
+  EXPECT_EQ(source().count(Call::kBlob), 0u);
+  const AttributeReply root = Must(world.fs->GetAttributes(found.attributes->inode, {}));
+  EXPECT_EQ(root.attributes.node.mode, 0751u);
+  EXPECT_EQ(root.timeout, kForever);
+}
+
+TEST_F(FilesystemTest, WhoListsTagsAndLooksAtEachPullsNone) {
+  for (int i = 0; i < 5; ++i) {
+    source().AddImage("reg.example/app/web:" + std::to_string(i), {ImageTar()});
+  }
+  world.Start();
+  const InodeNumber repository = world.InodeOf("reg.example/app/web");
+  (void)Must(world.NamesIn(repository));
+  for (int i = 0; i < 5; ++i) {
+    const LookupReply tag = Must(world.LookupAt(repository, std::to_string(i)));
+    EXPECT_EQ(tag.attribute_timeout, world.fs_options.unopened_timeout);
+    const AttributeReply root = Must(world.fs->GetAttributes(tag.attributes->inode, {}));
+    EXPECT_EQ(root.attributes.node.mode, 0555u);
+    EXPECT_EQ(root.timeout, world.fs_options.unopened_timeout);
+  }
+  EXPECT_EQ(source().count(Call::kBlob), 0u);
+  // The first look inside shows the truth, and the kernel is told.
+  const InodeNumber root = Must(world.LookupAt(repository, "0")).attributes->inode;
   (void)Must(world.NamesIn(root));
   const std::vector<uint64_t> told = world.notifier.inodes();
   EXPECT_NE(std::find(told.begin(), told.end(), root.value()), told.end());
   EXPECT_EQ(Must(world.fs->GetAttributes(root, {})).attributes.node.mode, 0751u);
+}
+
+TEST_F(FilesystemTest, ARootThatCannotBeOpenedIsADirectoryWithAReason) {
+  const store::Digest digest = source().AddImage("reg.example/app/web:1.0", {ImageTar()});
+  source().Damage(source().LayerOf(digest, 0));
+  world.Start();
+  const InodeNumber root = world.InodeOf("reg.example/app/web:1.0");
+  const AttributeReply shown = Must(world.fs->GetAttributes(root, {}));
+  EXPECT_EQ(shown.attributes.node.mode, 0555u);
+  EXPECT_NE(world.Xattr("reg.example/app/web:1.0", "user.oci.error").value_or(""), "");
+  const size_t tries = source().count(Call::kBlob);
+  (void)Must(world.fs->GetAttributes(root, {}));
+  EXPECT_EQ(source().count(Call::kBlob), tries) << "not tried again at each look";
 }
 
 TEST_F(FilesystemTest, RootsOfPackagesInTheStoreShowTheirOwnAttributesAtOnce) {
@@ -391,7 +424,7 @@ TEST_F(FilesystemTest, ReadersWhoMayNotWaitAreToldSo) {
             ErrorCode::kWouldBlock);
   EXPECT_EQ(world.fs->ReadDirectory(root, 0, sink, World::Never()).error().code,
             ErrorCode::kWouldBlock);
-  EXPECT_TRUE(world.fs->GetAttributes(root, World::Never()));
+  EXPECT_EQ(world.fs->GetAttributes(root, World::Never()).error().code, ErrorCode::kWouldBlock);
   EXPECT_EQ(source().count(Call::kBlob), 0u);
   const InodeNumber file = world.InodeOf("reg.example/app/web/1.0/greeting");
   std::byte byte{};

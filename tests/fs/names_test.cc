@@ -121,18 +121,19 @@ TEST_F(Names, WhatCannotBeAComponentOrTagCostsNothing) {
   EXPECT_EQ(source().total(), before);
 }
 
-TEST_F(Names, PresumedDirectoriesVanishWhenListingThemProvesThemWrong) {
-  source().AddRegistry("reg.example");
+TEST_F(Names, PresumedDirectoriesAreEmptyAndStay) {
+  source().AddImage("reg.example/org/app:1.0", {SmallTar()});
   world.Start();
-  const InodeNumber inode = world.InodeOf("reg.example/nothing");
+  // A shell that completes "reg.example/org/a" lists "org", of which the registry knows nothing.
+  const InodeNumber inode = world.InodeOf("reg.example/org");
   const auto names = world.NamesIn(inode);
-  ASSERT_FALSE(names);
-  EXPECT_EQ(names.error().code, ErrorCode::kNotFound);
-  EXPECT_EQ(CostOfLookup("reg.example/nothing"), (Cost{0, 0}));
-  EXPECT_EQ(world.ErrorOf("reg.example/nothing"), ErrorCode::kNotFound);
-  const auto told = world.notifier.entries();
-  ASSERT_FALSE(told.empty()) << "the kernel still believes in it";
-  EXPECT_EQ(told.back().second, "nothing");
+  ASSERT_TRUE(names) << names.error().message;
+  EXPECT_TRUE(names->empty());
+  EXPECT_TRUE(world.Exists("reg.example/org"));
+  EXPECT_TRUE(world.Exists("reg.example/org/app/1.0"));
+  const auto now = world.NamesIn(inode);
+  ASSERT_TRUE(now);
+  EXPECT_EQ(*now, std::vector<std::string>{"app"}) << "what was found in it is listed";
 }
 
 TEST_F(Names, TooManyPresumptionsNeedProof) {

@@ -83,14 +83,27 @@ TEST_F(GetAttrTest, ReadingKeepsAttributes) {
   EXPECT_LE(session().counts().of(Operation::kGetAttributes), before + 1);
 }
 
-TEST_F(GetAttrTest, LookingAtARootFromOutsidePullsNothing) {
+TEST_F(GetAttrTest, ListingWithAttributesPullsNothing) {
+  source().AddImage("reg.example/app/web:1.0", {SmallTar()});
+  source().AddImage("reg.example/app/web:2.0", {SmallTar()});
+  Mount();
+  for (const std::string& tag : List("reg.example/app/web")) {
+    EXPECT_TRUE(S_ISDIR(Stat("reg.example/app/web/" + tag).st_mode));
+  }
+  EXPECT_EQ(source().count(Call::kBlob), 0u);
+}
+
+TEST_F(GetAttrTest, ARootIsWhatItIsFromTheFirstLookOn) {
   source().AddImage("reg.example/app/web:1.0", {SmallTar()});
   Mount();
   const struct stat before = Stat("reg.example/app/web/1.0");
   EXPECT_TRUE(S_ISDIR(before.st_mode));
-  EXPECT_EQ(source().count(Call::kBlob), 0u);
   EXPECT_EQ(List("reg.example/app/web/1.0").size(), 3u);
-  EXPECT_EQ(Stat("reg.example/app/web/1.0").st_ino, before.st_ino);
+  const struct stat after = Stat("reg.example/app/web/1.0");
+  EXPECT_EQ(after.st_ino, before.st_ino);
+  EXPECT_EQ(after.st_mode, before.st_mode);
+  EXPECT_EQ(after.st_nlink, before.st_nlink);
+  EXPECT_EQ(after.st_ctim.tv_sec, before.st_ctim.tv_sec);
 }
 
 TEST_F(GetAttrTest, InodeNumbersSurviveTheDaemon) {

@@ -21,6 +21,7 @@ class XattrTest : public Mounted {
 TEST_F(XattrTest, APackageSaysWhereItComesFrom) {
   const store::Digest digest = source().AddImage("reg.example/app/web:1.0", {SmallTar()});
   Mount();
+  (void)List("reg.example/app");  // who lists and looks pulls nothing
   EXPECT_EQ(Xattr("reg.example/app/web:1.0", "user.oci.digest"), digest.ToString());
   EXPECT_EQ(Xattr("reg.example/app/web:1.0", "user.oci.reference"), "reg.example/app/web:1.0");
   EXPECT_EQ(Xattr("reg.example/app/web:1.0", "user.oci.source"), "registry");
