@@ -156,8 +156,10 @@ Result<Repository> Repository::Parse(const Registry& registry, std::string_view 
                                          "' is not a repository name (lower-case components of "
                                          "letters and digits, joined by '.', '_' or '-')");
   };
+  std::string full(path);
+  if (registry.is_docker_hub() && full.find('/') == std::string::npos) full.insert(0, "library/");
   // Host and path together, as most clients limit them; index keys rely on it.
-  if (registry.name().size() + 1 + path.size() > kMaxRepositoryLength) return invalid();
+  if (registry.name().size() + 1 + full.size() > kMaxRepositoryLength) return invalid();
   size_t start = 0;
   while (true) {
     const size_t end = std::min(path.find('/', start), path.size());
@@ -165,8 +167,6 @@ Result<Repository> Repository::Parse(const Registry& registry, std::string_view 
     if (end == path.size()) break;
     start = end + 1;
   }
-  std::string full(path);
-  if (registry.is_docker_hub() && full.find('/') == std::string::npos) full.insert(0, "library/");
   return Repository(registry, std::move(full));
 }
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Writes the seeds of decompress_fuzz and tar_fuzz below tests/fuzz/corpus.
+"""Writes the seeds of the fuzz targets of store/ below tests/fuzz/corpus.
 
 Needs GNU tar and zstd. The seeds are committed; run this to change them.
 """
 
 import gzip
 import io
+import json
 import os
 import pathlib
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -107,6 +109,92 @@ def tar_seeds():
     write("tar_fuzz", "empty", b"\x20", b"")
 
 
+HEX = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+OCI = "application/vnd.oci.image."
+
+
+def reference_seeds():
+    for name, text in {
+        "hub": "alpine",
+        "tag": "ghcr.io/kcl-lang/helloworld:0.1.4",
+        "digest": "oci://ghcr.io/a/b@sha256:" + HEX,
+        "tag_and_digest": "localhost:5000/a/b:1@sha256:" + HEX,
+        "ipv6": "[::1]:5000/a__b/c---d.e",
+        "digest_alone": "sha256:" + HEX,
+    }.items():
+        write("reference_fuzz", name, b"", text.encode())
+
+
+def manifest_seeds():
+    def descriptor(kind, **more):
+        return {"mediaType": kind, "digest": "sha256:" + HEX, "size": 3, **more}
+
+    empty = {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "data": "e30=",
+             "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
+    title = {"org.opencontainers.image.title": "a.txt"}
+    linux = {"os": "linux", "architecture": "amd64", "variant": "v2", "os.features": []}
+    for name, document in {
+        "image": {"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json",
+                  "config": descriptor(OCI + "config.v1+json"),
+                  "layers": [descriptor(OCI + "layer.v1.tar+gzip")]},
+        "artifact": {"schemaVersion": 2, "artifactType": "application/x", "config": empty,
+                     "layers": [descriptor("text/plain", annotations=title)],
+                     "subject": descriptor(OCI + "manifest.v1+json"), "annotations": {"a": "b"}},
+        "index": {"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": [
+            descriptor(OCI + "manifest.v1+json", platform=linux),
+            descriptor(OCI + "manifest.v1+json", platform={"os": "unknown"}),
+            descriptor(OCI + "manifest.v1+json", artifactType="application/x")]},
+        "config": {"os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:" + HEX]}},
+        "values": [None, True, -9223372036854775808, 1.5e-7, "\u00e9\U0001f600\n", {"": []}],
+    }.items():
+        write("manifest_fuzz", name, b"\0", json.dumps(document).encode())
+    write("manifest_fuzz", "number_that_crashed_rapidjson", b"\0",
+          b"1." + b"0" * 400 + b"e-100000")
+    write("manifest_fuzz", "text_after_a_nul", b"\0", b"{}\0{}")
+
+
+def tree_seed():
+    """A directory with a file of one chunk, a link and an xattr, as store/FORMAT.md says."""
+    heap = b"dflinkd/fuser.xv"
+    nodes = [(2, 0, 3, 0, 0, 2), (2, 0, 2, 0, 2, 1), (3, 3, 1, 0, 6, 3), (1, 5, 1, 0, 0, 1)]
+    body = b"".join(struct.pack("<BBHIIIqQIIIIIIII", kind, 0, 0o755, 0, 0, links, 1, size, 0,
+                                parent, first, count, 0, 1 if kind == 1 else 0, 0, 0)
+                    for kind, size, links, parent, first, count in nodes)
+    body += struct.pack("<32sQQQQQII", b"c" * 32, 0, 5, 512, 0, 0, 0, 0)
+    for name, length, node in ((0, 1, 1), (2, 4, 2), (1, 1, 3)):
+        body += struct.pack("<IIHH", name, node, length, 0)
+    body += struct.pack("<IIIHH", 9, 15, 1, 6, 0) + heap
+    header = struct.pack("<8sIIQIIIIQQB7x64sII", b"OCIFSTRE", 1, 136, 136 + len(body), 4, 3, 1, 1,
+                         len(heap), 5, 1, b"m" * 32, 0, 0)  # the target makes the checksums
+    write("tree_fuzz", "small", header, body)
+
+
+def layer_seeds():
+    """Entries: layer, kind, then paths: absolute?, components from 16 on, end."""
+    def entry(kind, *paths, layer=1):
+        return bytes([layer, kind]) + b"".join(b"\1" + bytes(p) + b"\0" for p in paths)
+    directory, symlink, hard_link, file = 6, 7, 8, 4
+    a, b, c, opaque, hide_a = 16, 17, 18, 24, 22
+    for name, entries in {
+        "whiteout": entry(file, [a]) + entry(file, [b, a]) + entry(file, [hide_a], layer=0),
+        "opaque": entry(directory, [a]) + entry(file, [a, b]) + entry(file, [a, opaque], layer=0),
+        "links": entry(file, [a]) + entry(symlink, [b], [c]) + entry(hard_link, [c, a], [a])
+                 + entry(file, [b, c], layer=0),
+    }.items():
+        write("layer_fuzz", name, b"\1", entries)
+
+
+def record_seeds():
+    write("record_codec_fuzz", "integers", b"\1\3\0\1\2", bytes(13))
+    write("record_codec_fuzz", "digest", b"\1\2\4\3",
+          b"\1" + struct.pack("<I", 32) + b"d" * 32 + struct.pack("<I", 3) + b"abc")
+
+
 if __name__ == "__main__":
     decompress_seeds()
     tar_seeds()
+    reference_seeds()
+    manifest_seeds()
+    tree_seed()
+    layer_seeds()
+    record_seeds()

@@ -127,9 +127,9 @@ TEST(Reference, Refuses) {
 
 TEST(Reference, LongestNamesFitAKeyOfTheIndex) {
   const Registry hub = RegistryOf("docker.io");
-  const Result<Repository> repository = Repository::Parse(hub, std::string(245, 'a'));
+  const Result<Repository> repository = Repository::Parse(hub, std::string(237, 'a'));
   ASSERT_THAT(repository, IsOk());
-  EXPECT_THAT(Repository::Parse(hub, std::string(246, 'a')), FailsWith(ErrorCode::kInvalid));
+  EXPECT_THAT(Repository::Parse(hub, std::string(238, 'a')), FailsWith(ErrorCode::kInvalid));
   const Reference reference(*repository, Must(Tag::Parse(std::string(128, 't'))));
   EXPECT_LT(reference.ToString().size(), 511U);
   EXPECT_LT(Reference(*repository, DigestOf("", DigestAlgorithm::kSha512)).ToString().size(), 511U);
