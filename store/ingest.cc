@@ -162,13 +162,14 @@ class PrefixedStream final : public ByteStream {
 constexpr size_t kTarBlock = 512;
 constexpr size_t kZeroHeadBytes = size_t{64} << 10;  // longer than any writer's end of archive
 
-// A layer is compressed at most this many times per byte; small blobs may expand freely.
+// What a blob may unpack to. Small ones count as larger than they are: a file of zeros compresses a
+// thousandfold and is harmless, and a gigabyte is no bomb.
 uint64_t MaxPlainBytes(const Descriptor& descriptor, const Limits& limits) {
-  constexpr uint64_t kAlwaysAllowed = uint64_t{64} << 20;
-  const uint64_t by_ratio = descriptor.size > UINT64_MAX / limits.max_expansion
-                                ? UINT64_MAX
-                                : descriptor.size * limits.max_expansion;
-  return std::min(limits.max_unpacked_bytes, std::max(kAlwaysAllowed, by_ratio));
+  constexpr uint64_t kSmallBlob = uint64_t{4} << 20;
+  const uint64_t size = std::max(descriptor.size, kSmallBlob);
+  const uint64_t by_ratio =
+      size > UINT64_MAX / limits.max_expansion ? UINT64_MAX : size * limits.max_expansion;
+  return std::min(limits.max_unpacked_bytes, by_ratio);
 }
 
 bool IsAllZero(std::span<const std::byte> bytes) {
