@@ -17,8 +17,8 @@ store::Result<std::unique_ptr<Engine>> Engine::Create(const Config& config) {
   OCIFS_ASSIGN_OR_RETURN(engine->store_, store::Store::Open(config.store));
 
   fetch::RegistrySourceOptions options;
-  // More than all pulls together hold open to one host (store/puller.cc), so that none of them waits
-  // for a connection that another has paused.
+  // More than all pulls together hold open to one host (store/puller.cc), so that none of them
+  // waits for a connection that another has paused.
   options.http.max_connections_per_host = 32;
   std::map<std::string, std::unique_ptr<store::Source>> layouts;
   for (const auto& [name, registry_config] : config.registries) {
