@@ -142,6 +142,8 @@ class ZstdStream final : public ByteStream {
     const size_t code = ZSTD_decompressStream(decoder_.get(), &none, &header);
     if (ZSTD_isError(code) != 0) return DecoderError(code);
     if (header.pos != header.size || code == 0) return Corrupt("invalid frame header");
+    frame_bytes_ = 0;
+    frame_size_ = ZSTD_getFrameContentSize(head_.data(), head_size_);
     EnterPart(Part::kFrame, 0);
     return {};
   }
@@ -175,10 +177,15 @@ class ZstdStream final : public ByteStream {
     ZSTD_outBuffer out{output_.get(), kOutputBytes, produced};
     const size_t code = ZSTD_decompressStream(decoder_.get(), &out, &in);
     const bool progressed = in.pos != 0 || out.pos != produced;
+    frame_bytes_ += out.pos - produced;
     produced = out.pos;
     input_ = input_.subspan(in.pos);
     if (ZSTD_isError(code) != 0) return DecoderError(code);
     if (code == 0) {
+      // libzstd's streaming side lets an empty frame claim to hold something.
+      if (frame_size_ != ZSTD_CONTENTSIZE_UNKNOWN && frame_size_ != frame_bytes_) {
+        return Corrupt("a frame does not have the size that its header gives");
+      }
       EndFrame();
       return Progress::kFrameEnd;
     }
@@ -208,6 +215,8 @@ class ZstdStream final : public ByteStream {
   std::array<std::byte, kMaxFrameHeaderBytes> head_{};
   size_t head_size_ = 0;
   size_t head_wanted_ = kMagicBytes;
+  unsigned long long frame_size_ = ZSTD_CONTENTSIZE_UNKNOWN;  // by the frame's header
+  uint64_t frame_bytes_ = 0;                                  // of the frame, so far
   uint32_t skip_ = 0;
 };
 

@@ -330,6 +330,12 @@ TEST(ZstdTest, AWrongChecksumIsRefused) {
   ExpectRefused(blob);
 }
 
+TEST(ZstdTest, AnEmptyFrameThatClaimsContentIsRefused) {
+  // One segment of 163 bytes, says the header; one empty raw block, the last, follows.
+  const std::string frame("\x28\xB5\x2F\xFD\x20\xA3\x01\x00\x00", 9);
+  ExpectRefused(frame);
+}
+
 TEST(ZstdTest, AWindowOver128MiBIsTooLarge) {
   // Magic, a descriptor without single segment, a window byte, an empty last block.
   const auto frame = [](int window_log) {
