@@ -220,7 +220,7 @@ Result<Resolution> PullThrough::Impl::Resolve(const Reference& reference,
         OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> last,
                                OrMissing(store_.index().FindRef(reference)));
         if (last) {
-          const Resolution resolution = ToResolution(reference, *last);
+          Resolution resolution = ToResolution(reference, *last);
           if (!resolution.stale) return resolution;
         }
         if (std::optional<Error> error = missing_.Find(key)) return Fail(*std::move(error));
@@ -551,10 +551,9 @@ Result<size_t> PullThrough::Impl::ReadBlob(const Package& package, const Descrip
   for (int attempt = 0; attempt < 2; ++attempt) {
     OCIFS_ASSIGN_OR_RETURN(const bool read, store_.blobs().Read(blob.digest, offset, out));
     if (read) return out.size();
-    const Repository origin = package.origin();
     Result<std::monostate> pulled =
         blobs_.Run("blob " + blob.digest.ToString(), context,
-                   [this, origin, blob,
+                   [this, origin = package.origin(), blob,
                     fetch = Fetching(context)](FlightProgress& progress) -> Result<std::monostate> {
                      committer_.Drain();  // it may be on its way in with the package
                      OCIFS_RETURN_IF_ERROR(puller_.PullBlob(origin, blob, fetch, progress));

@@ -62,7 +62,7 @@ class RecordDecoder {
       ok_ = false;
       return value;
     }
-    std::memcpy(&value, bytes_.data(), sizeof value);
+    bytes_.copy(reinterpret_cast<char*>(&value), sizeof value);
     bytes_.remove_prefix(sizeof value);
     return value;
   }
