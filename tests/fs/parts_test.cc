@@ -23,6 +23,7 @@ using store::ErrorCode;
 
 TEST(ListingTest, IsInTheOrderOfItsCookiesAndKnowsItsNames) {
   std::vector<std::string> names;
+  names.reserve(10002);
   for (int i = 0; i < 10000; ++i) names.push_back("tag-" + std::to_string(i));
   names.push_back("tag-7");                // twice
   names.push_back(std::string(300, 'x'));  // longer than the kernel takes
@@ -181,14 +182,15 @@ TEST(ColdPoolTest, GrowsOnDemandAndShrinks) {
   std::atomic<int> done{0};
   ColdPool pool({.max_threads = 16, .idle_time = std::chrono::milliseconds(1)});
   for (int i = 0; i < 16; ++i) {
-    ASSERT_TRUE(pool.Submit(std::make_shared<ColdPool::Task>([&](std::stop_token) {
+    ASSERT_TRUE(pool.Submit(std::make_shared<ColdPool::Task>([&](const std::stop_token&) {
       all.arrive_and_wait();  // only if they really run at once
       ++done;
     })));
   }
   EXPECT_TRUE(Eventually([&] { return done == 16; }));
   EXPECT_TRUE(Eventually([&] { return pool.thread_count() == 0; }));
-  ASSERT_TRUE(pool.Submit(std::make_shared<ColdPool::Task>([&](std::stop_token) { ++done; })));
+  ASSERT_TRUE(
+      pool.Submit(std::make_shared<ColdPool::Task>([&](const std::stop_token&) { ++done; })));
   EXPECT_TRUE(Eventually([&] { return done == 17; }));
 }
 
@@ -198,9 +200,9 @@ TEST(ColdPoolTest, ACancelledTaskDoesNotWaitInLine) {
   std::atomic<bool> second{false};
   ColdPool pool({.max_threads = 2});
   for (int i = 0; i < 2; ++i) {
-    pool.Submit(std::make_shared<ColdPool::Task>([&](std::stop_token) { go.wait(); }));
+    pool.Submit(std::make_shared<ColdPool::Task>([&](const std::stop_token&) { go.wait(); }));
   }
-  auto waiting = std::make_shared<ColdPool::Task>([&](std::stop_token stop) {
+  auto waiting = std::make_shared<ColdPool::Task>([&](const std::stop_token& stop) {
     EXPECT_TRUE(stop.stop_requested());
     answered = true;
   });
@@ -208,7 +210,7 @@ TEST(ColdPoolTest, ACancelledTaskDoesNotWaitInLine) {
   pool.Cancel(waiting);
   EXPECT_TRUE(Eventually([&] { return answered.load(); })) << "it stood behind those who wait";
   // Cancelled before it came.
-  auto early = std::make_shared<ColdPool::Task>([&](std::stop_token) { second = true; });
+  auto early = std::make_shared<ColdPool::Task>([&](const std::stop_token&) { second = true; });
   pool.Cancel(early);
   pool.Submit(early);
   EXPECT_TRUE(Eventually([&] { return second.load(); }));
@@ -220,14 +222,14 @@ TEST(ColdPoolTest, StopCancelsAndRunsEverything) {
   {
     ColdPool pool({.max_threads = 2});
     for (int i = 0; i < 20; ++i) {
-      pool.Submit(std::make_shared<ColdPool::Task>([&](std::stop_token stop) {
+      pool.Submit(std::make_shared<ColdPool::Task>([&](const std::stop_token& stop) {
         EXPECT_TRUE(Eventually([&] { return stop.stop_requested(); }));
         ++cancelled;
       }));
     }
     pool.Stop();
     EXPECT_EQ(cancelled, 20);
-    EXPECT_FALSE(pool.Submit(std::make_shared<ColdPool::Task>([](std::stop_token) {})));
+    EXPECT_FALSE(pool.Submit(std::make_shared<ColdPool::Task>([](const std::stop_token&) {})));
   }
 }
 

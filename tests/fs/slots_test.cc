@@ -34,6 +34,7 @@ class Saved {
   std::vector<SlotRecord> records() const {
     store::MutexLock lock(mutex_);
     std::vector<SlotRecord> result;
+    result.reserve(by_slot_.size());
     for (const auto& [slot, record] : by_slot_) result.push_back(record);
     return result;
   }
@@ -281,6 +282,7 @@ TEST(SlotTable, ReadersAndWritersMeetOnlyInOrder) {
     }
   });
   std::vector<std::thread> writers;
+  writers.reserve(2);
   for (int writer = 0; writer < 2; ++writer) {
     writers.emplace_back([&, writer] {
       for (int i = 0; i < 5000; ++i) {

@@ -59,7 +59,7 @@ class ScriptedSource::Stream : public store::BlobStream {
       }
     }
     if (context_.stop.stop_requested()) return Fail(ErrorCode::kCancelled, "stopped");
-    constexpr size_t kPiece = 64 * 1024;
+    constexpr size_t kPiece = size_t{64} * 1024;
     const std::string_view piece = std::string_view(bytes_).substr(offset_, kPiece);
     offset_ += piece.size();
     return store::AsBytes(piece);
@@ -224,7 +224,7 @@ void ScriptedSource::FailWith(Call call, std::optional<store::Error> error) {
   ScriptOf(call).error = std::move(error);
 }
 
-void ScriptedSource::FailAllWith(std::optional<store::Error> error) {
+void ScriptedSource::FailAllWith(const std::optional<store::Error>& error) {
   MutexLock lock(mutex_);
   for (Script& script : scripts_) script.error = error;
 }

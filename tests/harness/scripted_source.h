@@ -57,7 +57,7 @@ class ScriptedSource : public store::Source {
   void Release(Call call);
   // Calls of that kind fail so; nullopt: no more.
   void FailWith(Call call, std::optional<store::Error> error);
-  void FailAllWith(std::optional<store::Error> error);
+  void FailAllWith(const std::optional<store::Error>& error);
   // Questions about that repository ("host/path") are refused, as registries do that tell nobody
   // what they hold.
   void Refuse(std::string_view repository);

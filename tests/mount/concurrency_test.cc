@@ -14,6 +14,7 @@ TEST_F(ConcurrencyTest, ManyReadersOfOneColdPackageShareOnePull) {
   source().Hold(Call::kBlob);
   constexpr int kReaders = 64;
   std::vector<std::thread> readers;
+  readers.reserve(kReaders);
   std::atomic<int> right{0};
   for (int i = 0; i < kReaders; ++i) {
     readers.emplace_back([&] {
@@ -41,6 +42,7 @@ TEST_F(ConcurrencyTest, ManyKindsOfReadersOverManyPackages) {
   }
   Mount();
   std::vector<std::thread> threads;
+  threads.reserve(8);
   std::atomic<int> wrong{0};
   for (int t = 0; t < 8; ++t) {
     threads.emplace_back([&, t] {
@@ -77,6 +79,7 @@ TEST_F(ConcurrencyTest, ReadersWhileTagsMove) {
   std::atomic<bool> done{false};
   std::atomic<int> wrong{0};
   std::vector<std::thread> readers;
+  readers.reserve(4);
   for (int t = 0; t < 4; ++t) {
     readers.emplace_back([&] {
       while (!done) {

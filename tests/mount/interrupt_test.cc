@@ -105,6 +105,7 @@ TEST_F(InterruptTest, CachedReadsDoNotStandBehindWaitingOnes) {
   EXPECT_EQ(Read("reg.example/app/warm/1.0/greeting"), "hello\n");
   source().Hold(Call::kManifest);
   std::vector<pid_t> children;
+  children.reserve(32);
   for (int i = 0; i < 32; ++i) {
     children.push_back(StatInChild("reg.example/app/cold:" + std::to_string(i), false));
   }
