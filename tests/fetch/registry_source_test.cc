@@ -248,11 +248,16 @@ TEST_F(RegistrySourceTest, EndlessBlobStopsAtItsDescriptor) {
   EXPECT_EQ(BlobError(blob), ErrorCode::kCorrupt);
 }
 
-TEST_F(RegistrySourceTest, LyingContentLengths) {
+// Two tests, because what is left over of the first lie stands before the next answer on the same
+// connection, which is then refused as no HTTP (kRemote).
+TEST_F(RegistrySourceTest, AContentLengthThatIsTooSmall) {
   const auto blob = registry_.AddBlob("team/app", "0123456789");
   registry_.Inject({.wire = {.stated_length = 5}});
   EXPECT_EQ(BlobError(blob), ErrorCode::kCorrupt);
-  registry_.ClearFaults();
+}
+
+TEST_F(RegistrySourceTest, AContentLengthThatIsTooLarge) {
+  const auto blob = registry_.AddBlob("team/app", "0123456789");
   registry_.Inject({.wire = {.stated_length = 20}});
   EXPECT_EQ(BlobError(blob), ErrorCode::kCorrupt);
 }
