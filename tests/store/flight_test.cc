@@ -35,6 +35,7 @@ TEST_F(Flights, ManyWhoWantTheSameShareOneFetch) {
   std::latch go_on(1);
   std::atomic<size_t> got = 0;
   std::vector<std::jthread> callers;
+  callers.reserve(kCallers);
   for (size_t i = 0; i < kCallers; ++i) {
     callers.emplace_back([&] {
       const Result<int> result = flights_.Run("key", {}, [&](FlightProgress&) -> Result<int> {
