@@ -36,7 +36,8 @@ class Tidy:
         self.passed = self.build / "tidy-passed"
         self.texts = {}
         version = subprocess.run([CLANG_TIDY, "--version"], check=True, capture_output=True).stdout
-        self.common = version + (root / ".clang-tidy").read_bytes()
+        self.common = version + b"".join(
+            (root / path).read_bytes() for path in (".clang-tidy", "tests/.clang-tidy"))
 
     def configure(self):
         run = subprocess.run(["cmake", "--preset", "lint"], cwd=self.root, text=True,
