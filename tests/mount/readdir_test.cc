@@ -69,15 +69,12 @@ TEST_F(ReadDirTest, AWalkNeedsNoLookups) {
 TEST_F(ReadDirTest, AWarmListingMakesNoRequest) {
   source().AddImage("reg.example/app/web:1.0", {SmallTar()});
   Mount();
-  // Once more, perhaps, when the root's own attributes are known.
-  uint64_t before = 0;
+  // The kernel is told once, whenever it gets to it, that the root's own attributes are known.
   EXPECT_TRUE(Eventually([&] {
-    before = session().counts().of(Operation::kReadDirectory);
-    EXPECT_EQ(List("reg.example/app/web/1.0").size(), 3u);
+    const uint64_t before = session().counts().of(Operation::kReadDirectory);
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(List("reg.example/app/web/1.0").size(), 3u);
     return session().counts().of(Operation::kReadDirectory) == before;
   }));
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(List("reg.example/app/web/1.0").size(), 3u);
-  EXPECT_EQ(session().counts().of(Operation::kReadDirectory), before);
 }
 
 TEST_F(ReadDirTest, ANewTagAppearsWhenTheListIsOld) {
