@@ -180,7 +180,8 @@ Result<AuthFileAnswer> FindInAuthFile(std::string_view text, const store::Reposi
   return answer;
 }
 
-Result<std::optional<Credential>> AuthFiles::Lookup(const store::Repository& repository) {
+Result<std::optional<Credential>> AuthFiles::Lookup(const store::Repository& repository, Freshness,
+                                                    const std::stop_token&) {
   for (const std::string& path : paths_) {
     const std::optional<std::string> text = ReadAuthFile(path);
     if (!text) continue;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <set>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,12 +28,19 @@ struct Credential {
   friend bool operator==(const Credential&, const Credential&) = default;
 };
 
+// How old an answer may be. Files are read anew for each lookup; what costs a process to ask may be
+// remembered for a while, until a registry refuses it.
+enum class Freshness { kCached, kFresh };
+
 // Thread-safe.
 class CredentialSource {
  public:
   virtual ~CredentialSource() = default;
-  // The credential for `repository`, or nullopt: then access is anonymous.
-  virtual store::Result<std::optional<Credential>> Lookup(const store::Repository& repository) = 0;
+  // The credential for `repository`, or nullopt: then access is anonymous. The registry of
+  // `repository` is the host that will be contacted. kCancelled when stop is requested.
+  virtual store::Result<std::optional<Credential>> Lookup(const store::Repository& repository,
+                                                          Freshness freshness,
+                                                          const std::stop_token& stop) = 0;
 };
 
 // Value of an environment variable, or nullopt.
@@ -63,7 +71,9 @@ store::Result<AuthFileAnswer> FindInAuthFile(std::string_view text,
 class AuthFiles final : public CredentialSource {
  public:
   explicit AuthFiles(std::vector<std::string> paths) : paths_(std::move(paths)) {}
-  store::Result<std::optional<Credential>> Lookup(const store::Repository& repository) override;
+  store::Result<std::optional<Credential>> Lookup(const store::Repository& repository,
+                                                  Freshness freshness,
+                                                  const std::stop_token& stop) override;
 
  private:
   void ReportHelperOnce(const std::string& path, const std::string& helper,

@@ -459,7 +459,9 @@ Result<void> Configure(HttpChannel& channel, const HttpRequest& request,
   if (ScopeOfHost(request.url.host()) == AddressScope::kLoopback) {
     setup.Set(CURLOPT_PROXY, "");
   }
-  if (!request.ca_file.empty()) setup.Set(CURLOPT_CAINFO, request.ca_file.c_str());
+  if (!request.tls.ca_files.empty()) {
+    setup.Set(CURLOPT_CAINFO, request.tls.ca_files.front().c_str());
+  }
   if (request.method == HttpMethod::kPost) {
     channel.post_body = request.body;
     setup.Set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(channel.post_body.size()));

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "fetch/address.h"
+#include "fetch/tls_options.h"
 #include "fetch/url.h"
 #include "store/error.h"
 
@@ -61,8 +62,8 @@ struct HttpRequest {
   HttpMethod method = HttpMethod::kGet;
   Url url;
   std::vector<HttpHeader> headers = {};
-  std::string body = {};     // of a POST
-  std::string ca_file = {};  // PEM certificates trusted beside the system's directory; may be empty
+  std::string body = {};  // of a POST
+  TlsOptions tls = {};
   HttpConnection connection = HttpConnection::kShared;
   // The closest address that the request may be sent to, checked on the address connected to.
   AddressScope reach = AddressScope::kLoopback;

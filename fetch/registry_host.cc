@@ -51,7 +51,7 @@ Result<HttpRequest> RegistryHost::Get(std::string_view path_and_query) const {
   std::string text = endpoint_.ToString();
   while (text.ends_with('/')) text.pop_back();
   OCIFS_ASSIGN_OR_RETURN(Url url, Url::Parse(text + std::string(path_and_query)));
-  return HttpRequest{.url = std::move(url), .ca_file = options_.ca_file};
+  return HttpRequest{.url = std::move(url), .tls = options_.tls};
 }
 
 std::optional<RegistryHost::Demand> RegistryHost::CurrentDemand() {
@@ -71,7 +71,7 @@ Result<TokenRequest> RegistryHost::TokenRequestFor(const Demand& demand,
                        // Least privilege: what we want, not what the challenge offers.
                        .scope = "repository:" + repository.path() + ":pull",
                        .credential = std::move(credential),
-                       .ca_file = options_.ca_file};
+                       .tls = options_.tls};
   if (!demand.realm->SameOrigin(endpoint_)) request.reach = demand.peer;
   return request;
 }
@@ -80,7 +80,8 @@ std::optional<Authorization> RegistryHost::AuthorizeFromMemory(
     const store::Repository& repository) {
   const std::optional<Demand> demand = CurrentDemand();
   if (!demand) return Authorization{};
-  Result<std::optional<Credential>> credential = credentials_.Lookup(repository);
+  Result<std::optional<Credential>> credential =
+      credentials_.Lookup(repository, Freshness::kCached, {});
   if (!credential) return std::nullopt;
   if (!demand->bearer) {
     if (!*credential) return std::nullopt;
@@ -100,7 +101,8 @@ Result<Authorization> RegistryHost::Authorize(const store::Repository& repositor
                                               const std::stop_token& stop) {
   const std::optional<Demand> demand = CurrentDemand();
   if (!demand) return Authorization{};
-  OCIFS_ASSIGN_OR_RETURN(std::optional<Credential> credential, credentials_.Lookup(repository));
+  OCIFS_ASSIGN_OR_RETURN(std::optional<Credential> credential,
+                         credentials_.Lookup(repository, Freshness::kFresh, stop));
   if (credential && !credential->registry_token.empty()) {
     if (!IsUsableToken(credential->registry_token)) {
       return Fail(ErrorCode::kUnauthenticated, "registry " + registry_.name() +

@@ -31,8 +31,7 @@ struct RegistryOptions {
   // Where requests go instead of the registry's own name: "host[:port]" or a URL, which may have a
   // path; a URL's scheme wins over `scheme`.
   std::string endpoint = {};
-  // PEM certificates trusted for this registry beside the system's.
-  std::string ca_file = {};
+  TlsOptions tls = {};
   // Hosts of token servers, outside of the registry's domain, that may see its credentials.
   std::vector<std::string> realm_hosts = {};
 };

@@ -72,7 +72,7 @@ std::string FormField(std::string_view name, std::string_view value) {
 }
 
 HttpRequest BuildRequest(const TokenRequest& request) {
-  HttpRequest http{.url = request.realm, .ca_file = request.ca_file, .reach = request.reach};
+  HttpRequest http{.url = request.realm, .tls = request.tls, .reach = request.reach};
   http.headers.push_back({"Accept", "application/json"});
   if (request.credential && !request.credential->identity_token.empty()) {
     http.method = HttpMethod::kPost;

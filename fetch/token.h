@@ -60,7 +60,7 @@ struct TokenRequest {
   std::string service;
   std::string scope;
   std::optional<Credential> credential;  // absent: anonymous
-  std::string ca_file;
+  TlsOptions tls = {};
   AddressScope reach = AddressScope::kLoopback;
 };
 

@@ -135,10 +135,11 @@ Result<void> ReadRegistry(const std::string& name, const toml::node& node, const
   }
   RegistryConfig out;
   std::string scheme = "auto";
+  std::string ca;
   TableReader reader(*table, file, "registry.\"" + name + "\"");
   reader.Text("layout", out.layout)
       .Text("repository", out.layout_repository)
-      .Text("ca", out.options.ca_file)
+      .Text("ca", ca)
       .Text("endpoint", out.options.endpoint)
       .Text("scheme", scheme)
       .Key("realm_hosts", [&](const toml::node& list) -> Result<void> {
@@ -160,7 +161,7 @@ Result<void> ReadRegistry(const std::string& name, const toml::node& node, const
     return reader.Wrong(*table->get("scheme"), "scheme", "\"http\", \"https\" or \"auto\"");
   }
   if (!out.layout.empty()) out.layout = AbsolutePath(out.layout, base);
-  if (!out.options.ca_file.empty()) out.options.ca_file = AbsolutePath(out.options.ca_file, base);
+  if (!ca.empty()) out.options.tls.ca_files = {AbsolutePath(ca, base)};
   config.registries.emplace(registry->name(), std::move(out));
   return {};
 }

@@ -158,7 +158,7 @@ TEST(CredentialsTest, FirstFileWithACredentialWinsAndChangesCountAtOnce) {
       dir.Write("second.json", R"({"auths":{"r.example":)" + Auth("second:2") + "}}");
   AuthFiles files({dir / "absent.json", dir.path(), first, second});
   const auto repository = Repo("r.example", "a");
-  auto user = [&] { return (*files.Lookup(repository))->username; };
+  auto user = [&] { return (*files.Lookup(repository, Freshness::kFresh, {}))->username; };
   EXPECT_EQ(user(), "second");
   dir.Write("first.json", R"({"auths":{"r.example":)" + Auth("first:1") + "}}");
   EXPECT_EQ(user(), "first");
@@ -167,7 +167,7 @@ TEST(CredentialsTest, FirstFileWithACredentialWinsAndChangesCountAtOnce) {
 TEST(CredentialsTest, MalformedFileIsNamed) {
   const testing::TempDir dir;
   AuthFiles files({dir.Write("broken.json", "{\"auths\":")});
-  const auto found = files.Lookup(Repo("r.example", "a"));
+  const auto found = files.Lookup(Repo("r.example", "a"), Freshness::kFresh, {});
   ASSERT_FALSE(found);
   EXPECT_EQ(found.error().code, store::ErrorCode::kInvalid);
   EXPECT_NE(found.error().message.find(dir / "broken.json"), std::string::npos);
@@ -177,7 +177,7 @@ TEST(CredentialsTest, FifoInPlaceOfAFileDoesNotHang) {
   const testing::TempDir dir;
   ASSERT_EQ(mkfifo((dir / "fifo").c_str(), 0600), 0);
   AuthFiles files({dir / "fifo"});
-  const auto found = files.Lookup(Repo("r.example", "a"));
+  const auto found = files.Lookup(Repo("r.example", "a"), Freshness::kFresh, {});
   ASSERT_TRUE(found);
   EXPECT_FALSE(*found);
 }

@@ -282,7 +282,8 @@ TEST_F(HttpClientTest, PostSendsItsBody) {
 class HttpsTest : public ::testing::Test {
  protected:
   store::Result<std::string> Fetch(const FakeRegistry& registry, const std::string& ca_file) {
-    HttpRequest request{.url = *Url::Parse(registry.url() + "/v2/"), .ca_file = ca_file};
+    HttpRequest request{.url = *Url::Parse(registry.url() + "/v2/"),
+                        .tls = {.ca_files = {ca_file}}};
     return client_->Start(std::move(request), {})->ReadAll(100);
   }
   testing::TempDir dir_;

@@ -26,7 +26,8 @@ class FixedCredential final : public CredentialSource {
  public:
   explicit FixedCredential(std::optional<Credential> credential)
       : credential_(std::move(credential)) {}
-  Result<std::optional<Credential>> Lookup(const store::Repository&) override {
+  Result<std::optional<Credential>> Lookup(const store::Repository&, Freshness,
+                                           const std::stop_token&) override {
     return credential_;
   }
 
@@ -594,10 +595,11 @@ TEST_F(RegistrySourceTest, TlsWithAnAuthorityOfItsOwn) {
   secure.RequireBearer({.realm = secure.url() + "/token"});
   const auto artifact = secure.AddArtifact("team/app", "1.0", {{.bytes = "layer"}});
   const testing::TempDir dir;
-  UseSource(std::nullopt,
-            {.registries = {{secure.host(),
-                             {.scheme = Scheme::kHttps,
-                              .ca_file = dir.Write("ca.pem", secure.authority_pem())}}}});
+  UseSource(
+      std::nullopt,
+      {.registries = {{secure.host(),
+                       {.scheme = Scheme::kHttps,
+                        .tls = {.ca_files = {dir.Write("ca.pem", secure.authority_pem())}}}}}});
   const auto manifest = source_->FetchManifest(secure.reference("team/app", "1.0"), {}, context_);
   ASSERT_TRUE(manifest) << manifest.error().message;
   EXPECT_EQ((*manifest)->bytes, artifact.manifest);

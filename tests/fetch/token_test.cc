@@ -107,7 +107,7 @@ class TokenCacheTest : public ::testing::Test {
             .service = "fake",
             .scope = "repository:a:pull",
             .credential = std::nullopt,
-            .ca_file = {}};
+            .tls = {}};
   }
 
   FakeRegistry server_;

@@ -56,7 +56,7 @@ max_depth = 9
   EXPECT_TRUE(config->security_capability);
   ASSERT_TRUE(config->registries.contains("registry.example.com:5000"));
   const RegistryConfig& remote = config->registries.at("registry.example.com:5000");
-  EXPECT_EQ(remote.options.ca_file, "/etc/ocifs/ca.pem");
+  EXPECT_EQ(remote.options.tls.ca_files, std::vector<std::string>{"/etc/ocifs/ca.pem"});
   EXPECT_EQ(remote.options.scheme, fetch::Scheme::kHttps);
   EXPECT_EQ(remote.options.endpoint, "mirror.example.com");
   EXPECT_EQ(remote.options.realm_hosts, std::vector<std::string>{"auth.example.net"});
