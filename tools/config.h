@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "fetch/registry_host.h"
+#include "fetch/registry_options.h"
 #include "store/error.h"
 #include "store/limits.h"
 #include "store/platform.h"
