@@ -94,7 +94,7 @@ std::optional<std::string> ServerRequest::Query(std::string_view name) const {
 }
 
 struct HttpServer::TlsContext {
-  explicit TlsContext(const TestCertificate& certificate)
+  TlsContext(const TestCertificate& certificate, const Options& options)
       : context(SSL_CTX_new(TLS_server_method())) {
     BIO* const certificate_bio = BIO_new_mem_buf(
         certificate.certificate_pem.data(), static_cast<int>(certificate.certificate_pem.size()));
@@ -102,8 +102,27 @@ struct HttpServer::TlsContext {
         BIO_new_mem_buf(certificate.key_pem.data(), static_cast<int>(certificate.key_pem.size()));
     X509* const x509 = PEM_read_bio_X509(certificate_bio, nullptr, nullptr, nullptr);
     EVP_PKEY* const key = PEM_read_bio_PrivateKey(key_bio, nullptr, nullptr, nullptr);
-    const bool ok = context != nullptr && SSL_CTX_use_certificate(context, x509) == 1 &&
-                    SSL_CTX_use_PrivateKey(context, key) == 1;
+    bool ok = context != nullptr && SSL_CTX_use_certificate(context, x509) == 1 &&
+              SSL_CTX_use_PrivateKey(context, key) == 1;
+    if (ok && options.max_tls_version != 0) {
+      SSL_CTX_set_security_level(context, 0);  // TLS 1.1 signs with SHA-1
+      ok = SSL_CTX_set_min_proto_version(context, TLS1_VERSION) == 1 &&
+           SSL_CTX_set_max_proto_version(context, options.max_tls_version) == 1;
+    }
+    if (ok && !options.client_authority_pem.empty()) {
+      BIO* const bio = BIO_new_mem_buf(options.client_authority_pem.data(),
+                                       static_cast<int>(options.client_authority_pem.size()));
+      X509* const authority = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr);
+      ok = X509_STORE_add_cert(SSL_CTX_get_cert_store(context), authority) == 1;
+      X509_free(authority);
+      BIO_free(bio);
+      SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+      // Resumed sessions of clients with a certificate need a context of their own.
+      constexpr std::string_view kSessions = "ocifs tests";
+      SSL_CTX_set_session_id_context(context,
+                                     reinterpret_cast<const unsigned char*>(kSessions.data()),
+                                     static_cast<unsigned>(kSessions.size()));
+    }
     X509_free(x509);
     EVP_PKEY_free(key);
     BIO_free(certificate_bio);
@@ -221,25 +240,40 @@ class HttpServer::Connection {
 };
 
 HttpServer::HttpServer(Handler handler, Transport transport, CertificateFault fault)
-    : handler_(std::move(handler)) {
-  if (transport == Transport::kTls) {
+    : HttpServer(std::move(handler), Options{.transport = transport, .fault = fault}) {}
+
+HttpServer::HttpServer(Handler handler, const Options& options) : handler_(std::move(handler)) {
+  if (options.transport == Transport::kTls) {
     // OpenSSL writes with write(2), which knows no MSG_NOSIGNAL.
     signal(SIGPIPE, SIG_IGN);
-    const TestCertificate certificate = MakeTestCertificate(fault);
+    const TestCertificate certificate = MakeTestCertificate(options.fault);
     authority_pem_ = certificate.authority_pem;
-    tls_ = std::make_unique<TlsContext>(certificate);
+    tls_ = std::make_unique<TlsContext>(certificate, options);
   }
-  listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  auto* const generic = reinterpret_cast<sockaddr*>(&address);
-  socklen_t length = sizeof(address);
-  if (listener_ < 0 || bind(listener_, generic, sizeof(address)) != 0 ||
-      listen(listener_, 128) != 0 || getsockname(listener_, generic, &length) != 0) {
+  const bool ipv4 = options.family == Family::kIpv4;
+  listener_ = socket(ipv4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  // The port stands at the same place in both.
+  union {
+    sockaddr generic;
+    sockaddr_in v4;
+    sockaddr_in6 v6;
+  } address{};
+  socklen_t length = 0;
+  if (ipv4) {
+    address.v4.sin_family = AF_INET;
+    address.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    length = sizeof(address.v4);
+  } else {
+    address.v6.sin6_family = AF_INET6;
+    address.v6.sin6_addr = in6addr_loopback;
+    length = sizeof(address.v6);
+  }
+  if (listener_ < 0 || bind(listener_, &address.generic, length) != 0 ||
+      listen(listener_, 128) != 0 || getsockname(listener_, &address.generic, &length) != 0) {
+    if (listener_ >= 0) close(listener_);
     throw std::runtime_error("listening on loopback failed");
   }
-  port_ = ntohs(address.sin_port);
+  port_ = ntohs(ipv4 ? address.v4.sin_port : address.v6.sin6_port);
   acceptor_ = std::thread([this] { Accept(); });
 }
 
@@ -272,6 +306,11 @@ void HttpServer::Release() {
 void HttpServer::WaitForStalled(size_t count) {
   const MutexLock lock(mutex_);
   while (stalled_ < count) changed_.Wait(mutex_);
+}
+
+void HttpServer::WaitForSurplus(size_t count) {
+  const MutexLock lock(mutex_);
+  while (surpluses_ < count) changed_.Wait(mutex_);
 }
 
 void HttpServer::CloseConnections() {
@@ -384,6 +423,12 @@ bool HttpServer::Send(Connection& connection, const ServerRequest& request,
     if (sent == response.truncate_at) return false;
   } while (response.endless && !body.empty());
   if (framing == Framing::kChunked && !connection.Write("0\r\n\r\n")) return false;
+  if (!response.surplus.empty()) {
+    if (!WaitForRelease() || !connection.Write(response.surplus)) return false;
+    const MutexLock lock(mutex_);
+    ++surpluses_;
+    changed_.NotifyAll();
+  }
   return framing != Framing::kUntilClose &&
          (!response.stated_length || *response.stated_length == sent);
 }

@@ -50,9 +50,11 @@ struct ServerResponse {
   size_t truncate_at = kNever;  // the connection is closed after that many body bytes
   size_t stall_at = kNever;     // nothing follows that many body bytes until Release
   bool stall_head = false;      // not even the status line comes before Release
-  bool endless = false;         // the body is repeated until the reader goes away
-  std::string raw = {};         // sent instead of all of the above; then the connection is closed
-  size_t header_flood = 0;      // bytes of additional headers
+  // Sent after the body, once Release allows it, on a connection that stays open.
+  std::string surplus = {};
+  bool endless = false;     // the body is repeated until the reader goes away
+  std::string raw = {};     // sent instead of all of the above; then the connection is closed
+  size_t header_flood = 0;  // bytes of additional headers
 };
 
 // Thread-safe. One thread per connection; keep-alive. Never sleeps: it waits for sockets or for
@@ -61,11 +63,23 @@ class HttpServer {
  public:
   using Handler = std::function<ServerResponse(const ServerRequest&)>;
   enum class Transport { kPlain, kTls };
+  enum class Family { kIpv4, kIpv6 };
+  struct Options {
+    Transport transport = Transport::kPlain;
+    CertificateFault fault = CertificateFault::kNone;
+    Family family = Family::kIpv4;
+    // Over TLS, clients need a certificate that this authority has signed; empty: none is asked
+    // for.
+    std::string client_authority_pem = {};
+    int max_tls_version = 0;  // TLS1_1_VERSION, …; 0: whatever OpenSSL has
+  };
 
   // Listens on a free port of 127.0.0.1. The handler is called on connection threads, several at
   // once. Throws std::runtime_error when there is no port to be had.
   HttpServer(Handler handler, Transport transport,
              CertificateFault fault = CertificateFault::kNone);
+  // The same on 127.0.0.1 or ::1.
+  HttpServer(Handler handler, const Options& options);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
@@ -78,6 +92,8 @@ class HttpServer {
   void Release();
   // Until `count` responses stall at the same time.
   void WaitForStalled(size_t count = 1);
+  // Until `count` surpluses lie with their clients.
+  void WaitForSurplus(size_t count = 1);
   // Ends idle and busy connections, as a restarted server does; new ones are accepted.
   void CloseConnections();
 
@@ -105,6 +121,7 @@ class HttpServer {
   bool stopping_ OCIFS_GUARDED_BY(mutex_) = false;
   bool released_ OCIFS_GUARDED_BY(mutex_) = false;
   size_t stalled_ OCIFS_GUARDED_BY(mutex_) = 0;
+  size_t surpluses_ OCIFS_GUARDED_BY(mutex_) = 0;
   std::set<int> connections_ OCIFS_GUARDED_BY(mutex_);
   std::vector<std::thread> workers_ OCIFS_GUARDED_BY(mutex_);
 

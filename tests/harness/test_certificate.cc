@@ -78,22 +78,40 @@ TestCertificate MakeTestCertificate(CertificateFault fault) {
   Check(X509_sign(authority.get(), authority_key.get(), EVP_sha256()) > 0);
 
   const Key key = MakeKey();
-  const Certificate server = MakeCertificate("ocifs test server", 2, key.get(), -3 * kDay,
-                                             fault == CertificateFault::kExpired ? -kDay : kDay);
-  Check(X509_set_issuer_name(server.get(), X509_get_subject_name(authority.get())) == 1);
-  AddExtension(server.get(), authority.get(), NID_subject_alt_name,
+  const bool self_signed = fault == CertificateFault::kSelfSigned;
+  const Certificate server = MakeCertificate(
+      "ocifs test server", 2, key.get(), fault == CertificateFault::kNotYetValid ? kDay : -3 * kDay,
+      fault == CertificateFault::kExpired ? -kDay : 3 * kDay);
+  X509* const issuer = self_signed ? server.get() : authority.get();
+  Check(X509_set_issuer_name(server.get(), X509_get_subject_name(issuer)) == 1);
+  AddExtension(server.get(), issuer, NID_subject_alt_name,
                fault == CertificateFault::kWrongHost ? "DNS:other.example"
                                                      : "DNS:localhost,IP:127.0.0.1,IP:::1");
-  AddExtension(server.get(), authority.get(), NID_ext_key_usage, "serverAuth");
-  AddExtension(server.get(), authority.get(), NID_authority_key_identifier, "keyid:always");
-  Check(X509_sign(server.get(), authority_key.get(), EVP_sha256()) > 0);
+  AddExtension(server.get(), issuer, NID_ext_key_usage, "serverAuth");
+  if (!self_signed) {
+    AddExtension(server.get(), issuer, NID_authority_key_identifier, "keyid:always");
+  }
+  Check(X509_sign(server.get(), self_signed ? key.get() : authority_key.get(), EVP_sha256()) > 0);
+
+  const Key client_key = MakeKey();
+  const Certificate client =
+      MakeCertificate("ocifs test client", 3, client_key.get(), -3 * kDay, 3 * kDay);
+  Check(X509_set_issuer_name(client.get(), X509_get_subject_name(authority.get())) == 1);
+  AddExtension(client.get(), authority.get(), NID_ext_key_usage, "clientAuth");
+  Check(X509_sign(client.get(), authority_key.get(), EVP_sha256()) > 0);
 
   TestCertificate result;
   result.authority_pem = ToPem([&](BIO* bio) { return PEM_write_bio_X509(bio, authority.get()); });
   result.certificate_pem = ToPem([&](BIO* bio) { return PEM_write_bio_X509(bio, server.get()); });
-  result.key_pem = ToPem([&](BIO* bio) {
-    return PEM_write_bio_PrivateKey(bio, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
-  });
+  result.client_certificate_pem =
+      ToPem([&](BIO* bio) { return PEM_write_bio_X509(bio, client.get()); });
+  auto key_to_pem = [](EVP_PKEY* from) {
+    return ToPem([&](BIO* bio) {
+      return PEM_write_bio_PrivateKey(bio, from, nullptr, nullptr, 0, nullptr, nullptr);
+    });
+  };
+  result.key_pem = key_to_pem(key.get());
+  result.client_key_pem = key_to_pem(client_key.get());
   return result;
 }
 
