@@ -63,13 +63,21 @@ def errno_name(error):
 
 
 class Registry:
-    """Debian's docker-registry on a free loopback port; every request is in its access log."""
+    """Debian's docker-registry on a free loopback port; every request is in its access log.
 
-    LINE = re.compile(r'^\S+ - - \[[^\]]*\] "(\S+) (\S+) [^"]*" (\d+) ')
+    `data` is the directory of its storage, its own unless given: several registries may serve one
+    storage, of which one is written to. `settings` are sections of its configuration besides, or
+    over, the usual ones. `context` is what a client needs to speak TLS with it."""
 
-    def __init__(self, directory):
+    # Who logged in stands between the dashes.
+    LINE = re.compile(r'^\S+ - \S+ \[[^\]]*\] "(\S+) (\S+) [^"]*" (\d+) ')
+
+    def __init__(self, directory, *, data=None, settings=None, context=None):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.data = pathlib.Path(data or self.directory / "data")
+        self.settings = settings or {}
+        self.context = context
         self.log = self.directory / "log"
         self.port = None
         self.process = None
@@ -80,7 +88,16 @@ class Registry:
         return f"127.0.0.1:{self.port}"
 
     def client(self):
-        return oci.Client(self.address)
+        return oci.Client(self.address, self.context)
+
+    def configuration(self, port):
+        sections = {
+            "version": "0.1", "log": {"level": "error", "accesslog": {"disabled": False}},
+            "storage": {"filesystem": {"rootdirectory": str(self.data)}, "delete": {"enabled": True}},
+            "http": {"addr": f"127.0.0.1:{port}"}}
+        for name, section in self.settings.items():
+            sections.setdefault(name, {}).update(section)
+        return sections
 
     def push(self, repository, tag, item):
         return self.client().push(repository, tag, item)
@@ -90,11 +107,7 @@ class Registry:
         for _ in range(10):
             port = self.port or free_port()
             config = self.directory / "config.yml"
-            config.write_text(json.dumps({
-                "version": "0.1", "log": {"level": "error", "accesslog": {"disabled": False}},
-                "storage": {"filesystem": {"rootdirectory": str(self.directory / "data")},
-                            "delete": {"enabled": True}},
-                "http": {"addr": f"127.0.0.1:{port}"}}))
+            config.write_text(json.dumps(self.configuration(port)))
             with open(self.log, "ab") as log:
                 process = subprocess.Popen(["docker-registry", "serve", config], stdout=log,
                                            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
@@ -103,7 +116,8 @@ class Registry:
                 if process.poll() is not None:
                     return True
                 try:
-                    oci.Client(f"127.0.0.1:{port}").request("GET", "/v2/")
+                    # A registry that wants a login answers 401.
+                    oci.Client(f"127.0.0.1:{port}", self.context).request("GET", "/v2/", expect=(200, 401))
                     return True
                 except OSError:
                     return False
@@ -124,7 +138,7 @@ class Registry:
         """(method, path, status) of all requests so far. A line is written when its request is over:
         a marker request, answered and logged, stands behind all that came before it."""
         marker = f"/v2/?marker={time.monotonic_ns()}"
-        self.client().request("GET", marker)
+        self.client().request("GET", marker, expect=(200, 401))
 
         def lines():
             text = self.log.read_text(errors="replace")
@@ -538,14 +552,38 @@ def give_times(reference, mounted, paths):
 # ------------------------------------------------------------------------------------------- tests
 
 
+def keep_logs(directory):
+    """Removes all of a test's files but logs and configurations, and says where they are."""
+    for folder, folders, names in os.walk(directory, topdown=False):
+        for name in names:
+            if name != "log" and not name.endswith((".log", ".toml", ".yml", ".conf")):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+        for name in folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(folder, name))
+    print(f"logs of the failed test: {directory}", file=sys.stderr, flush=True)
+
+
 class TestCase(unittest.TestCase):
     """Has a directory of its own, and takes down what it started, even a mount that hangs."""
 
     maxDiff = None
 
+    def run(self, result=None):
+        """As unittest does; of a test that failed, what was logged and configured stays."""
+        result = result if result is not None else self.defaultTestResult()
+        before = len(result.failures) + len(result.errors)
+        self.directory = None
+        super().run(result)
+        if self.directory and len(result.failures) + len(result.errors) > before:
+            keep_logs(self.directory)
+        elif self.directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        return result
+
     def setUp(self):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="ocifs-e2e."))
-        self.addCleanup(shutil.rmtree, self.directory, True)
         self.mounts = []
         # A hung mount makes processes that no signal reaches; killing the daemon frees them.
         watchdog = threading.Timer(TEST_SECONDS, self.rescue)
@@ -562,8 +600,8 @@ class TestCase(unittest.TestCase):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
 
-    def registry(self):
-        registry = Registry(self.directory / f"registry-{len(os.listdir(self.directory))}")
+    def registry(self, **more):
+        registry = Registry(self.directory / f"registry-{len(os.listdir(self.directory))}", **more)
         self.addCleanup(registry.stop)
         return registry
 
@@ -613,21 +651,21 @@ class TestCase(unittest.TestCase):
         return None
 
 
-def missing_requirements():
+def missing_requirements(*tools):
     missing = []
     if os.geteuid() != 0:
         missing.append("root")
-    missing += [tool for tool in TOOLS if not shutil.which(tool)]
+    missing += [tool for tool in [*TOOLS, *tools] if not shutil.which(tool)]
     missing += [str(path) for path in (OCIFS, CTL) if not os.access(path, os.X_OK)]
     if not os.path.exists("/dev/fuse"):
         missing.append("/dev/fuse")
     return missing
 
 
-def main():
-    """Runs the tests of the calling file. What the machine lacks is said: exit code 77, or failure
-    if OCIFS_TEST_NO_SKIP is set."""
-    missing = missing_requirements()
+def main(*tools):
+    """Runs the tests of the calling file, which needs `tools` besides the usual ones. What the machine
+    lacks is said: exit code 77, or failure if OCIFS_TEST_NO_SKIP is set."""
+    missing = missing_requirements(*tools)
     if missing:
         print(f"cannot run here, missing: {', '.join(missing)}", file=sys.stderr)
         sys.exit(1 if os.environ.get("OCIFS_TEST_NO_SKIP") else SKIP)

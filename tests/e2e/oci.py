@@ -137,13 +137,17 @@ class RegistryError(Exception):
 
 
 class Client:
-    """As much of the distribution protocol as pushing takes. `address` is host:port, plain HTTP."""
+    """As much of the distribution protocol as pushing takes. `address` is host:port, plain HTTP unless
+    there is a context for TLS."""
 
-    def __init__(self, address):
-        self.address = address
+    def __init__(self, address, context=None):
+        self.address, self.context = address, context
 
     def request(self, method, path, body=None, headers=None, expect=(200, 201, 202)):
-        connection = http.client.HTTPConnection(self.address, timeout=120)
+        if self.context:
+            connection = http.client.HTTPSConnection(self.address, timeout=120, context=self.context)
+        else:
+            connection = http.client.HTTPConnection(self.address, timeout=120)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
