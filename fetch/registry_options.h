@@ -23,9 +23,14 @@ struct RegistryOptions {
   // Where requests go instead of the registry's own name: "host[:port]" or a URL, which may have a
   // path; a URL's scheme wins over `scheme`.
   std::string endpoint = {};
+  // Of the registry itself. Without `verify` it is an insecure registry: where neither `scheme` nor
+  // `endpoint` names a scheme, HTTPS is tried with any certificate, then HTTP.
   TlsOptions tls = {};
   // Hosts of token servers, outside of the registry's domain, that may see its credentials.
   std::vector<std::string> realm_hosts = {};
+  // Asked before the registry, in this order: "host[:port]" or URLs. How each is spoken to stands
+  // in the options of its own name.
+  std::vector<std::string> mirrors = {};
 };
 
 // The URL that "/v2/…" is appended to, without a final slash. Docker Hub's registry is
