@@ -130,6 +130,7 @@ struct HttpChannel {
   store::CondVar changed;
   HttpHead head OCIFS_GUARDED_BY(mutex);  // constant once has_head
   bool has_head OCIFS_GUARDED_BY(mutex) = false;
+  bool reused_connection OCIFS_GUARDED_BY(mutex) = false;
   bool finished OCIFS_GUARDED_BY(mutex) = false;
   std::optional<Error> failure OCIFS_GUARDED_BY(mutex);
   bool stopped OCIFS_GUARDED_BY(mutex) = false;    // the caller's stop token
@@ -224,7 +225,17 @@ bool HttpChannel::OnHeadComplete() {
   }
   head_done = true;
   dirty = true;
+  long connections = 0;
+  curl_easy_getinfo(easy.get(), CURLINFO_NUM_CONNECTS, &connections);
+  if (connections > 0) {
+    curl_off_t connected = 0;
+    curl_off_t resolved = 0;
+    curl_easy_getinfo(easy.get(), CURLINFO_CONNECT_TIME_T, &connected);
+    curl_easy_getinfo(easy.get(), CURLINFO_NAMELOOKUP_TIME_T, &resolved);
+    parsed.connect_time = std::chrono::microseconds(std::max<curl_off_t>(connected - resolved, 0));
+  }
   const MutexLock lock(mutex);
+  reused_connection = connections == 0;
   head = parsed;
   has_head = true;
   return true;
@@ -442,7 +453,10 @@ Result<void> Configure(HttpChannel& channel, const HttpRequest& request,
   setup.Set(CURLOPT_HTTP_VERSION,
             static_cast<long>(request.connection == HttpConnection::kOwn ? CURL_HTTP_VERSION_1_1
                                                                          : CURL_HTTP_VERSION_2TLS));
-  setup.Set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options.connect_timeout.count()));
+  const std::chrono::milliseconds connect_timeout =
+      request.connect_timeout.count() > 0 ? request.connect_timeout : options.connect_timeout;
+  setup.Set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(connect_timeout.count()));
+  setup.Set(CURLOPT_FRESH_CONNECT, request.fresh_connection ? 1L : 0L);
   setup.Set(CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(options.low_speed_bytes_per_second));
   setup.Set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(options.low_speed_time.count()));
   setup.Set(CURLOPT_TCP_KEEPALIVE, 1L);
@@ -611,6 +625,15 @@ void HttpEngine::CollectFinished() {
     auto& channel = *static_cast<HttpChannel*>(pointer);
     const CURLcode code = message->data.result;
     std::optional<Error> failure;
+    if (!channel.head_done) {
+      // Nobody has connected, but somebody was connected: over what an earlier request left.
+      long connections = 0;
+      long port = 0;
+      curl_easy_getinfo(message->easy_handle, CURLINFO_NUM_CONNECTS, &connections);
+      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIMARY_PORT, &port);
+      const MutexLock lock(channel.mutex);
+      channel.reused_connection = connections == 0 && port != 0;
+    }
     if (code != CURLE_OK) {
       failure = channel.refusal ? *channel.refusal : ErrorFromCurl(code, channel);
     } else if (!channel.head_done) {
@@ -673,6 +696,11 @@ HttpTransfer::~HttpTransfer() {
 }
 
 std::string HttpTransfer::Describe() const { return DescribeRequest(request_); }
+
+bool HttpTransfer::reused_connection() const {
+  const MutexLock lock(channel_->mutex);
+  return channel_->reused_connection;
+}
 
 size_t HttpTransfer::buffered_bytes() const {
   const MutexLock lock(channel_->mutex);
@@ -745,6 +773,8 @@ Result<std::unique_ptr<HttpClient>> HttpClient::Create(HttpClientOptions options
   curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, static_cast<long>(options.max_idle_connections));
   curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS,
                     static_cast<long>(options.max_connections_per_host));
+  curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS,
+                    static_cast<long>(options.max_connections));
   return std::unique_ptr<HttpClient>(new HttpClient(std::move(options), std::move(engine)));
 }
 

@@ -65,6 +65,10 @@ struct HttpRequest {
   std::string body = {};  // of a POST
   TlsOptions tls = {};
   HttpConnection connection = HttpConnection::kShared;
+  // Not over a connection that an earlier request has left behind.
+  bool fresh_connection = false;
+  // For name resolution, TCP and TLS together; 0: the client's.
+  std::chrono::milliseconds connect_timeout{0};
   // The closest address that the request may be sent to, checked on the address connected to.
   AddressScope reach = AddressScope::kLoopback;
 };
@@ -74,6 +78,9 @@ struct HttpHead {
   HttpHeaders headers = {};
   std::optional<uint64_t> content_length = {};  // absent: unknown until the body ends
   AddressScope peer = AddressScope::kPublic;    // of the address that answered
+  // What the TCP connection took to establish, one round trip to the host that answered (or to the
+  // proxy); nullopt on a connection that was there already.
+  std::optional<std::chrono::microseconds> connect_time = {};
 
   // Content-Type in lower case, without parameters; empty when absent.
   std::string MediaType() const;
@@ -87,7 +94,12 @@ struct HttpClientOptions {
   std::chrono::seconds low_speed_time{10};
   size_t max_buffered_bytes = size_t{4} << 20;  // per transfer
   size_t max_header_bytes = size_t{64} << 10;   // per transfer, interim answers included
+  // A transfer that has begun keeps its connection until its body has been read or it is destroyed,
+  // paused or not; those above the limits wait, for as long as it takes. So whoever holds more
+  // bodies that do not fit into max_buffered_bytes than there are connections must go on reading
+  // one of them before it waits for the head of another.
   uint32_t max_connections_per_host = 16;
+  uint32_t max_connections = 128;
   uint32_t max_idle_connections = 32;
 };
 
@@ -110,6 +122,10 @@ class HttpTransfer {
   store::Result<std::string> ReadAll(size_t max_bytes);
 
   const HttpRequest& request() const { return request_; }
+  // Whether the answer, or the failure, came over a connection that an earlier request has left
+  // behind. A kRemote failure on such a connection may be that request's fault: another try with
+  // fresh_connection tells. Of use once Head has returned.
+  bool reused_connection() const;
   // "GET https://host/path", without the query.
   std::string Describe() const;
   // Bytes received and not yet taken; at most max_buffered_bytes and one network read.

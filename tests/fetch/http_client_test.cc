@@ -60,6 +60,25 @@ TEST_F(HttpClientTest, ConnectionsAreUsedAgain) {
   EXPECT_EQ(registry_.connections_accepted(), 1U);
 }
 
+TEST_F(HttpClientTest, FreshConnectionIsNotAnOldOne) {
+  HttpRequest request = Get(BlobUrl("x"));
+  const auto first = client_->Start(request, {});
+  ASSERT_EQ(*first->ReadAll(10), "x");
+  EXPECT_TRUE((*first->Head())->connect_time);
+  EXPECT_LT(*(*first->Head())->connect_time, std::chrono::seconds(10));
+  EXPECT_FALSE(first->reused_connection());
+  const auto second = client_->Start(request, {});
+  ASSERT_EQ(*second->ReadAll(10), "x");
+  EXPECT_FALSE((*second->Head())->connect_time);
+  EXPECT_TRUE(second->reused_connection());
+  request.fresh_connection = true;
+  const auto third = client_->Start(request, {});
+  ASSERT_EQ(*third->ReadAll(10), "x");
+  EXPECT_TRUE((*third->Head())->connect_time);
+  EXPECT_FALSE(third->reused_connection());
+  EXPECT_EQ(registry_.connections_accepted(), 2U);
+}
+
 TEST_F(HttpClientTest, DeadPooledConnectionIsReplacedSilently) {
   const std::string url = BlobUrl("x");
   ASSERT_EQ(*client_->Start(Get(url), {})->ReadAll(10), "x");
@@ -173,6 +192,7 @@ TEST_F(HttpClientTest, RefusedConnectionIsUnavailable) {
   const auto head = transfer->Head();
   ASSERT_FALSE(head);
   EXPECT_EQ(head.error().code, ErrorCode::kUnavailable);
+  EXPECT_FALSE(transfer->reused_connection());
   EXPECT_THAT(head.error().message, HasSubstr("GET " + url + "/secret: "));
   EXPECT_THAT(head.error().message, Not(HasSubstr("signature")));
 }
