@@ -1,12 +1,15 @@
 #include "tests/harness/http_server.h"
 
 #include <arpa/inet.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/bio.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -56,16 +59,30 @@ std::string_view ReasonPhrase(int status) {
       return "OK";
     case 206:
       return "Partial Content";
+    case 302:
+      return "Found";
     case 304:
       return "Not Modified";
     case 307:
       return "Temporary Redirect";
+    case 400:
+      return "Bad Request";
     case 401:
       return "Unauthorized";
+    case 403:
+      return "Forbidden";
     case 404:
       return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 416:
+      return "Range Not Satisfiable";
     case 429:
       return "Too Many Requests";
+    case 500:
+      return "Internal Server Error";
+    case 503:
+      return "Service Unavailable";
     default:
       return "Status";
   }
@@ -155,6 +172,23 @@ class HttpServer::Connection {
 
   bool broken() const { return broken_; }
 
+  // Body bytes that all answers on this connection have had.
+  size_t carried() const { return carried_; }
+  void Carry(size_t bytes) { carried_ += bytes; }
+
+  // The connection ends with RST when it is closed. Waits until the peer's socket has what was
+  // written, for an RST overtakes bytes that are still in our send buffer.
+  void Reset() {
+    int unacknowledged = 0;
+    pollfd hang_up{fd_, 0, 0};
+    while (!broken_ && ioctl(fd_, SIOCOUTQ, &unacknowledged) == 0 && unacknowledged > 0 &&
+           poll(&hang_up, 1, 1) == 0) {
+    }
+    const linger at_once{1, 0};
+    setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    broken_ = true;
+  }
+
   bool Write(std::string_view bytes) {
     while (!bytes.empty() && !broken_) {
       ssize_t count = 0;
@@ -236,6 +270,7 @@ class HttpServer::Connection {
   const int fd_;
   SSL* ssl_ = nullptr;
   bool broken_ = false;
+  size_t carried_ = 0;
   std::string input_;
 };
 
@@ -303,6 +338,17 @@ void HttpServer::Release() {
   changed_.NotifyAll();
 }
 
+void HttpServer::Step() {
+  {
+    const MutexLock lock(mutex_);
+    ++steps_;
+    // They count as stalled again only once they have sent their bytes.
+    stalled_ -= waiting_for_step_;
+    waiting_for_step_ = 0;
+  }
+  changed_.NotifyAll();
+}
+
 void HttpServer::WaitForStalled(size_t count) {
   const MutexLock lock(mutex_);
   while (stalled_ < count) changed_.Wait(mutex_);
@@ -327,6 +373,62 @@ bool HttpServer::WaitForRelease() {
   return !stopping_;
 }
 
+bool HttpServer::WaitForStep() {
+  const MutexLock lock(mutex_);
+  const uint64_t step = steps_;
+  ++stalled_;
+  ++waiting_for_step_;
+  changed_.NotifyAll();
+  while (!released_ && !stopping_ && steps_ == step) changed_.Wait(mutex_);
+  if (steps_ == step) {  // else Step has counted it out
+    --stalled_;
+    --waiting_for_step_;
+  }
+  return !stopping_;
+}
+
+bool HttpServer::WaitUntil(std::chrono::steady_clock::time_point when) {
+  const MutexLock lock(mutex_);
+  while (!stopping_ && changed_.WaitUntil(mutex_, when)) {
+  }
+  return !stopping_;
+}
+
+uint64_t HttpServer::body_bytes_sent(const std::string& path) const {
+  const MutexLock lock(mutex_);
+  const auto counted = body_bytes_by_path_.find(path);
+  return counted == body_bytes_by_path_.end() ? 0 : counted->second;
+}
+
+std::vector<AuthorizationSighting> HttpServer::authorization_sightings() const {
+  const MutexLock lock(mutex_);
+  return sightings_;
+}
+
+void HttpServer::CountBody(const std::string& path, size_t bytes) {
+  body_bytes_sent_ += bytes;
+  const MutexLock lock(mutex_);
+  body_bytes_by_path_[path] += bytes;
+}
+
+void HttpServer::NoteCredentials(const ServerRequest& request) {
+  for (const auto& [name, value] : request.headers) {
+    AuthorizationSighting sighting{.server = request.Header("host"), .path = request.path};
+    if (name == "authorization") {
+      const size_t space = std::min(value.find(' '), value.size());
+      sighting.scheme = value.substr(0, space);
+      sighting.value = value.substr(std::min(space + 1, value.size()));
+    } else if (name == "cookie" || name == "proxy-authorization") {
+      sighting.scheme = name == "cookie" ? "Cookie" : "Proxy-Authorization";
+      sighting.value = value;
+    } else {
+      continue;
+    }
+    const MutexLock lock(mutex_);
+    sightings_.push_back(std::move(sighting));
+  }
+}
+
 void HttpServer::Accept() {
   while (true) {
     const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
@@ -348,6 +450,7 @@ void HttpServer::Serve(int fd) {
   {
     Connection connection(fd, tls_ ? tls_->context : nullptr);
     while (std::optional<ServerRequest> request = connection.ReadRequest()) {
+      NoteCredentials(*request);
       if (!Send(connection, *request, handler_(*request))) break;
     }
   }
@@ -393,18 +496,29 @@ bool HttpServer::Send(Connection& connection, const ServerRequest& request,
   if (!has_body || request.method == "HEAD") return framing != Framing::kUntilClose;
 
   size_t sent = 0;
+  const auto start = std::chrono::steady_clock::now();
   auto send_piece = [&](std::string_view piece) {
     if (framing == Framing::kChunked) {
       char size[32];
       snprintf(size, sizeof(size), "%zx\r\n", piece.size());
       if (!connection.Write(size)) return false;
     }
+    // Counted first: who has read a body finds it in the counters.
+    CountBody(request.path, piece.size());
     if (!connection.Write(piece)) return false;
     sent += piece.size();
-    body_bytes_sent_ += piece.size();
+    connection.Carry(piece.size());
     return framing != Framing::kChunked || connection.Write("\r\n");
   };
+  auto cut_here = [&] {
+    return sent == response.truncate_at || connection.carried() >= response.cut_every;
+  };
+  auto cut = [&] {
+    if (response.reset) connection.Reset();
+    return false;
+  };
   bool stalled = false;
+  size_t drip_end = response.drip_bytes;
   do {
     std::string_view rest = body;
     while (!rest.empty() || (sent == response.stall_at && !stalled)) {
@@ -413,14 +527,26 @@ bool HttpServer::Send(Connection& connection, const ServerRequest& request,
         if (!WaitForRelease()) return false;
         continue;
       }
-      if (sent == response.truncate_at) return false;
+      if (cut_here()) return cut();
+      if (sent == drip_end) {
+        if (!WaitForStep()) return false;
+        drip_end += response.drip_bytes;
+      }
       size_t length = std::min<size_t>(rest.size(), size_t{256} << 10);
       if (!stalled && sent < response.stall_at) length = std::min(length, response.stall_at - sent);
       if (sent < response.truncate_at) length = std::min(length, response.truncate_at - sent);
+      length = std::min(length, response.cut_every - connection.carried());
+      length = std::min(length, drip_end - sent);
+      if (response.bytes_per_second > 0) {
+        length = std::min(length, static_cast<size_t>(response.bytes_per_second / 64 + 1));
+        const auto due =
+            start + std::chrono::microseconds(sent * 1'000'000 / response.bytes_per_second);
+        if (!WaitUntil(due)) return false;
+      }
       if (!send_piece(rest.substr(0, length))) return false;
       rest.remove_prefix(length);
     }
-    if (sent == response.truncate_at) return false;
+    if (cut_here()) return cut();
   } while (response.endless && !body.empty());
   if (framing == Framing::kChunked && !connection.Write("0\r\n\r\n")) return false;
   if (!response.surplus.empty()) {

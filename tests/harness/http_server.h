@@ -4,9 +4,11 @@
 #define OCIFS_TESTS_HARNESS_HTTP_SERVER_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -55,6 +57,25 @@ struct ServerResponse {
   bool endless = false;     // the body is repeated until the reader goes away
   std::string raw = {};     // sent instead of all of the above; then the connection is closed
   size_t header_flood = 0;  // bytes of additional headers
+  // The connection is closed once it has carried that many body bytes, those of earlier answers
+  // included: a link that never lasts longer.
+  size_t cut_every = kNever;
+  // Where truncate_at or cut_every ends the connection, it ends with RST instead of FIN. All bytes
+  // before that have reached the peer's socket.
+  bool reset = false;
+  size_t drip_bytes = kNever;  // after each so many body bytes, nothing follows until Step
+  // Real time; for benchmarks. 0: as fast as it goes.
+  uint64_t bytes_per_second = 0;
+};
+
+// A credential that reached a server, whether or not it was asked for.
+struct AuthorizationSighting {
+  std::string server = {};  // as the request's Host names it
+  std::string path = {};    // without the query
+  std::string scheme = {};  // "Basic", "Bearer", ...; else "Cookie" or "Proxy-Authorization"
+  std::string value = {};   // what follows the scheme
+
+  friend bool operator==(const AuthorizationSighting&, const AuthorizationSighting&) = default;
 };
 
 // Thread-safe. One thread per connection; keep-alive. Never sleeps: it waits for sockets or for
@@ -90,7 +111,10 @@ class HttpServer {
 
   // Lets every stalled response go on, now and later.
   void Release();
-  // Until `count` responses stall at the same time.
+  // Lets each dripping response send its next drip_bytes. WaitForStalled then waits until they have
+  // been sent.
+  void Step();
+  // Until `count` responses stall, or wait for Step, at the same time.
   void WaitForStalled(size_t count = 1);
   // Until `count` surpluses lie with their clients.
   void WaitForSurplus(size_t count = 1);
@@ -98,7 +122,11 @@ class HttpServer {
   void CloseConnections();
 
   uint64_t body_bytes_sent() const { return body_bytes_sent_.load(); }
+  // Of answers to requests for exactly that path.
+  uint64_t body_bytes_sent(const std::string& path) const OCIFS_EXCLUDES(mutex_);
   size_t connections_accepted() const { return connections_accepted_.load(); }
+  // Every credential that has arrived since the server started, in order.
+  std::vector<AuthorizationSighting> authorization_sightings() const OCIFS_EXCLUDES(mutex_);
 
  private:
   class Connection;
@@ -107,8 +135,12 @@ class HttpServer {
   void Accept();
   void Serve(int fd);
   bool Send(Connection& connection, const ServerRequest& request, const ServerResponse& response);
-  // False when the server stops.
+  void NoteCredentials(const ServerRequest& request) OCIFS_EXCLUDES(mutex_);
+  void CountBody(const std::string& path, size_t bytes) OCIFS_EXCLUDES(mutex_);
+  // These are false when the server stops.
   bool WaitForRelease() OCIFS_EXCLUDES(mutex_);
+  bool WaitForStep() OCIFS_EXCLUDES(mutex_);
+  bool WaitUntil(std::chrono::steady_clock::time_point when) OCIFS_EXCLUDES(mutex_);
 
   const Handler handler_;
   std::unique_ptr<TlsContext> tls_;
@@ -116,11 +148,15 @@ class HttpServer {
   int listener_ = -1;
   uint16_t port_ = 0;
 
-  store::Mutex mutex_;
+  mutable store::Mutex mutex_;
   store::CondVar changed_;
   bool stopping_ OCIFS_GUARDED_BY(mutex_) = false;
   bool released_ OCIFS_GUARDED_BY(mutex_) = false;
   size_t stalled_ OCIFS_GUARDED_BY(mutex_) = 0;
+  uint64_t steps_ OCIFS_GUARDED_BY(mutex_) = 0;
+  size_t waiting_for_step_ OCIFS_GUARDED_BY(mutex_) = 0;  // a part of stalled_
+  std::map<std::string, uint64_t> body_bytes_by_path_ OCIFS_GUARDED_BY(mutex_);
+  std::vector<AuthorizationSighting> sightings_ OCIFS_GUARDED_BY(mutex_);
   size_t surpluses_ OCIFS_GUARDED_BY(mutex_) = 0;
   std::set<int> connections_ OCIFS_GUARDED_BY(mutex_);
   std::vector<std::thread> workers_ OCIFS_GUARDED_BY(mutex_);
