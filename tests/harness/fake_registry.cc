@@ -43,13 +43,6 @@ std::string DescriptorJson(const store::Descriptor& descriptor, const std::strin
   return json + "}";
 }
 
-bool EqualsIgnoreCase(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) {
-    auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-    return lower(x) == lower(y);
-  });
-}
-
 // "tok.<serial>.<hex of user>.<hex of scope>": a test sees at once what a token was given for.
 std::string MakeToken(const std::string& user, const std::string& scope) {
   return "tok." + std::to_string(next_token_serial++) + "." + store::ToHex(store::AsBytes(user)) +
@@ -73,25 +66,6 @@ std::optional<TokenParts> ParseToken(std::string_view token) {
   const auto scope = store::FromHex(token.substr(second + 1));
   if (!serial || !user || !scope) return std::nullopt;
   return TokenParts{*serial, *user, *scope};
-}
-
-struct Range {
-  uint64_t first;
-  uint64_t last;
-};
-
-// "bytes=a-b", "bytes=a-" or "bytes=-n" of a body of `size` bytes.
-std::optional<Range> ParseRange(std::string_view header, uint64_t size) {
-  if (!header.starts_with("bytes=") || size == 0) return std::nullopt;
-  header.remove_prefix(6);
-  const size_t dash = header.find('-');
-  if (dash == std::string_view::npos) return std::nullopt;
-  const auto first = store::ParseDecimal(header.substr(0, dash), UINT64_MAX);
-  const auto last = store::ParseDecimal(header.substr(dash + 1), UINT64_MAX);
-  if (!first && !last) return std::nullopt;
-  if (!first) return Range{size - std::min(*last, size), size - 1};
-  if (*first >= size) return std::nullopt;
-  return Range{*first, std::min(last.value_or(size - 1), size - 1)};
 }
 
 template <typename T>
@@ -207,11 +181,19 @@ size_t FakeRegistry::tokens_issued() const {
 }
 void FakeRegistry::Inject(Fault fault) {
   const MutexLock lock(mutex_);
-  faults_.push_back(std::move(fault));
+  faults_.Add(std::move(fault));
 }
 void FakeRegistry::ClearFaults() {
   const MutexLock lock(mutex_);
-  faults_.clear();
+  faults_.Clear();
+}
+size_t FakeRegistry::faults_struck() const {
+  const MutexLock lock(mutex_);
+  return faults_.struck();
+}
+void FakeRegistry::SetRanges(RangeBehaviour behaviour) {
+  const MutexLock lock(mutex_);
+  ranges_ = behaviour;
 }
 std::vector<ServerRequest> FakeRegistry::requests() const {
   const MutexLock lock(mutex_);
@@ -232,6 +214,15 @@ size_t FakeRegistry::CountRequests(std::string_view path_part) const {
         return request.path.find(path_part) != std::string::npos;
       }));
 }
+std::vector<std::string> FakeRegistry::ranges() const {
+  const MutexLock lock(mutex_);
+  std::vector<std::string> ranges;
+  for (const ServerRequest& request : requests_) {
+    const std::string range = request.Header("range");
+    if (!range.empty()) ranges.push_back(request.path + " " + range);
+  }
+  return ranges;
+}
 void FakeRegistry::ForgetRequests() {
   const MutexLock lock(mutex_);
   requests_.clear();
@@ -241,36 +232,10 @@ ServerResponse FakeRegistry::Handle(const ServerRequest& request) {
   const MutexLock lock(mutex_);
   requests_.push_back(request);
   if (std::optional<ServerResponse> refusal = Refusal(request)) return *std::move(refusal);
-  ServerResponse response = Answer(request);
-  const std::string target = request.path + "?" + request.query;
-  for (Fault& fault : faults_) {
-    if (fault.times == 0 || (!fault.method.empty() && fault.method != request.method) ||
-        target.find(fault.path) == std::string::npos) {
-      continue;
-    }
-    if (fault.times > 0) --fault.times;
-    ServerResponse changed = fault.wire;
-    changed.status = fault.status != 0 ? fault.status : fault.redirect ? 307 : response.status;
-    changed.headers = std::move(response.headers);
-    changed.body = std::move(response.body);
-    for (const auto& [name, value] : fault.headers) {
-      std::erase_if(changed.headers,
-                    [&](const auto& header) { return EqualsIgnoreCase(header.first, name); });
-    }
-    changed.headers.insert(changed.headers.end(), fault.headers.begin(), fault.headers.end());
-    if (fault.body) changed.body = std::make_shared<const std::string>(*fault.body);
-    if (fault.redirect) {
-      changed.headers.emplace_back("Location", *fault.redirect);
-      if (!fault.body) changed.body.reset();
-    }
-    if (fault.flip_at != kNever && changed.body && fault.flip_at < changed.body->size()) {
-      std::string wrong = *changed.body;
-      wrong[fault.flip_at] = static_cast<char>(wrong[fault.flip_at] ^ 1);
-      changed.body = std::make_shared<const std::string>(std::move(wrong));
-    }
-    return changed;
-  }
-  return response;
+  const Fault* const fault = faults_.Strike(request);
+  ServerResponse response =
+      Answer(request, fault != nullptr ? fault->ranges.value_or(ranges_) : ranges_);
+  return fault != nullptr ? WithFault(*fault, std::move(response)) : response;
 }
 
 bool FakeRegistry::TokenSuffices(const std::string& token, const std::string& scope) {
@@ -313,7 +278,7 @@ std::optional<ServerResponse> FakeRegistry::Refusal(const ServerRequest& request
   return refusal;
 }
 
-ServerResponse FakeRegistry::Answer(const ServerRequest& request) {
+ServerResponse FakeRegistry::Answer(const ServerRequest& request, RangeBehaviour ranges) {
   if (request.path == "/token") return AnswerToken(request);
   if (request.path == "/v2/") return Json(200, "{}");
   if (request.path.starts_with("/v2/")) {
@@ -322,7 +287,7 @@ ServerResponse FakeRegistry::Answer(const ServerRequest& request) {
       return AnswerManifest(request, rest.substr(0, at), rest.substr(at + 11));
     }
     if (const size_t at = rest.rfind("/blobs/"); at != std::string::npos) {
-      return AnswerBlob(request, rest.substr(at + 7));
+      return AnswerBlob(request, rest.substr(at + 7), ranges);
     }
     if (rest.ends_with("/tags/list")) return AnswerTags(request, rest.substr(0, rest.size() - 10));
   }
@@ -390,30 +355,13 @@ ServerResponse FakeRegistry::AnswerManifest(const ServerRequest& request,
   return response;
 }
 
-ServerResponse FakeRegistry::AnswerBlob(const ServerRequest& request, const std::string& digest) {
+ServerResponse FakeRegistry::AnswerBlob(const ServerRequest& request, const std::string& digest,
+                                        RangeBehaviour ranges) {
   const auto blob = blobs_.find(digest);
   if (blob == blobs_.end()) return ErrorAnswer(404, "BLOB_UNKNOWN", "blob unknown to registry");
-  ServerResponse response{.headers = {{"Content-Type", "application/octet-stream"},
-                                      {"Docker-Content-Digest", digest},
-                                      {"Accept-Ranges", "bytes"}},
-                          .body = blob->second};
-  const std::string range_header = request.Header("range");
-  if (range_header.empty()) return response;
-  const uint64_t size = blob->second->size();
-  const std::optional<Range> range = ParseRange(range_header, size);
-  if (!range || range->last < range->first) {
-    response.status = 416;
-    response.headers.emplace_back("Content-Range", "bytes */" + std::to_string(size));
-    response.body.reset();
-    return response;
-  }
-  response.status = 206;
-  response.headers.emplace_back("Content-Range", "bytes " + std::to_string(range->first) + "-" +
-                                                     std::to_string(range->last) + "/" +
-                                                     std::to_string(size));
-  response.body = std::make_shared<const std::string>(
-      blob->second->substr(range->first, range->last - range->first + 1));
-  return response;
+  return ServeBytes(
+      request, blob->second, "\"" + digest + "\"",
+      {{"Content-Type", "application/octet-stream"}, {"Docker-Content-Digest", digest}}, ranges);
 }
 
 ServerResponse FakeRegistry::AnswerTags(const ServerRequest& request,

@@ -21,26 +21,11 @@
 #include "store/manifest.h"
 #include "store/mutex.h"
 #include "store/reference.h"
+#include "tests/harness/byte_range.h"
+#include "tests/harness/fault.h"
 #include "tests/harness/http_server.h"
 
 namespace ocifs::testing {
-
-// What goes wrong, and for which requests. The first fault that matches is applied to the answer
-// that the registry would have given; requests that lack authorization get their 401 as ever.
-struct Fault {
-  std::string path = {};    // a part of "path?query"; empty: every request
-  std::string method = {};  // empty: any
-  int times = -1;           // how often it strikes; -1: always
-
-  int status = 0;              // 0: as it would have been
-  ServerHeaders headers = {};  // replace those of the same name
-  std::optional<std::string> body = {};
-  std::optional<std::string> redirect = {};  // Location; with 307 if no status is given
-  size_t flip_at = kNever;                   // one bit of that body byte is wrong
-  // Only the members that say how the answer goes over the wire; status, headers and body are
-  // those above.
-  ServerResponse wire = {};
-};
 
 struct FakeLayer {
   std::string bytes;
@@ -82,6 +67,7 @@ class FakeRegistry {
                         CertificateFault fault = CertificateFault::kNone);
 
   std::string host() const { return "127.0.0.1:" + std::to_string(server_.port()); }
+  uint16_t port() const { return server_.port(); }
   std::string url() const;
   // Under "localhost", which is another origin for the same server.
   std::string localhost_url() const;
@@ -113,10 +99,15 @@ class FakeRegistry {
   void RevokeTokens();  // those given so far, by any server
   size_t tokens_issued() const;
 
-  // Faults.
+  // Faults. They strike answers to authorized requests only; those that lack authorization get
+  // their 401 as ever.
   void Inject(Fault fault);
   void ClearFaults();
+  size_t faults_struck() const;
+  // Of all blobs; a Fault's own comes first.
+  void SetRanges(RangeBehaviour behaviour);
   void Release() { server_.Release(); }
+  void Step() { server_.Step(); }
   void WaitForStalled(size_t count = 1) { server_.WaitForStalled(count); }
   void CloseConnections() { server_.CloseConnections(); }
 
@@ -125,8 +116,15 @@ class FakeRegistry {
   // "METHOD path" of each request, in their order.
   std::vector<std::string> request_lines() const;
   size_t CountRequests(std::string_view path_part) const;
+  // "path range" of each request with a Range header, in their order: "/v2/a/blobs/... bytes=0-9".
+  std::vector<std::string> ranges() const;
   void ForgetRequests();
   uint64_t body_bytes_sent() const { return server_.body_bytes_sent(); }
+  uint64_t body_bytes_sent(const std::string& path) const { return server_.body_bytes_sent(path); }
+  // Every credential that has ever arrived here, ForgetRequests or not.
+  std::vector<AuthorizationSighting> authorization_sightings() const {
+    return server_.authorization_sightings();
+  }
   size_t connections_accepted() const { return server_.connections_accepted(); }
 
  private:
@@ -141,12 +139,12 @@ class FakeRegistry {
   };
 
   ServerResponse Handle(const ServerRequest& request) OCIFS_EXCLUDES(mutex_);
-  ServerResponse Answer(const ServerRequest& request) OCIFS_REQUIRES(mutex_);
+  ServerResponse Answer(const ServerRequest& request, RangeBehaviour ranges) OCIFS_REQUIRES(mutex_);
   ServerResponse AnswerToken(const ServerRequest& request) OCIFS_REQUIRES(mutex_);
   ServerResponse AnswerManifest(const ServerRequest& request, const std::string& repository,
                                 const std::string& name) OCIFS_REQUIRES(mutex_);
-  ServerResponse AnswerBlob(const ServerRequest& request, const std::string& digest)
-      OCIFS_REQUIRES(mutex_);
+  ServerResponse AnswerBlob(const ServerRequest& request, const std::string& digest,
+                            RangeBehaviour ranges) OCIFS_REQUIRES(mutex_);
   ServerResponse AnswerTags(const ServerRequest& request, const std::string& repository)
       OCIFS_REQUIRES(mutex_);
   std::optional<ServerResponse> Refusal(const ServerRequest& request) OCIFS_REQUIRES(mutex_);
@@ -162,7 +160,8 @@ class FakeRegistry {
   TokenServer token_server_ OCIFS_GUARDED_BY(mutex_);
   uint64_t first_valid_serial_ OCIFS_GUARDED_BY(mutex_) = 0;
   size_t tokens_issued_ OCIFS_GUARDED_BY(mutex_) = 0;
-  std::vector<Fault> faults_ OCIFS_GUARDED_BY(mutex_);
+  FaultList faults_ OCIFS_GUARDED_BY(mutex_);
+  RangeBehaviour ranges_ OCIFS_GUARDED_BY(mutex_) = RangeBehaviour::kHonoured;
   std::vector<ServerRequest> requests_ OCIFS_GUARDED_BY(mutex_);
 
   HttpServer server_;  // last: its threads use all of the above
