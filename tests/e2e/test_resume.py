@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""Transfers over links that break, and logins that expire under them: readers get their bytes, and what has
+arrived is not fetched again."""
+
+import os
+import threading
+
+import harness
+import oci
+import registries
+from tarfiles import Tar
+
+MB = 1_000_000
+
+
+class Resume(registries.TestCase):
+    def big_package(self, size, layers=1):
+        """A registry with a package of random bytes, not compressed, and the digests of its files."""
+        source = self.registry()
+        tars, digests = [], {}
+        for i in range(layers):
+            data = os.urandom(size // layers)
+            digests[f"data{i}"] = registries.hashlib.sha256(data).hexdigest()
+            tars.append((Tar().dir("./") if i == 0 else Tar()).file(f"data{i}", data).bytes())
+        item = oci.image(tars, layers=[oci.Layer(tar, oci.TAR) for tar in tars])
+        source.push("big", "1", item)
+        self.blob_bytes = sum(len(tar) for tar in tars)
+        return source, digests
+
+    def assert_arrives(self, mounted, address, digests):
+        root = mounted.path(address, "big", "1")
+        for name, digest in digests.items():
+            self.assertEqual(registries.digest_of_file(os.path.join(root, name)), digest)
+
+    def pulled(self, registry):
+        """(whole, partial) answers with blobs."""
+        made = [status for method, path, status in registry.requests() if method == "GET" and "/blobs/" in path]
+        return made.count(200), made.count(206)
+
+    def cut(self, size, every, reset):
+        source, digests = self.big_package(size)
+        link = self.link(source.address, cut_every=every, reset=reset)
+        mounted = self.mount()
+        self.assert_arrives(mounted, link.address, digests)
+        cuts = self.blob_bytes // every
+        print(f"{self._testMethodName}: {link.down} bytes for {self.blob_bytes}, {link.connections} connections")
+        self.assertGreaterEqual(link.connections, cuts)
+        self.assertLessEqual(link.down, 1.1 * self.blob_bytes)
+        whole, partial = self.pulled(source)
+        self.assertLessEqual(whole, 2)  # the config and the begin of the layer
+        self.assertGreaterEqual(partial, cuts - 1)
+
+    def test_cut_every_10_mb(self):
+        self.cut(200 * MB, 10 * MB, False)
+
+    def test_reset_every_3_mb(self):
+        self.cut(30 * MB, 3 * MB, True)
+
+    def test_registry_restarted_in_the_middle(self):
+        """The reader waits out a registry that is restarted under its transfer."""
+        source, digests = self.big_package(30 * MB)
+        link = self.link(source.address, rate=15 * MB)
+        mounted = self.mount()
+
+        def restart():
+            harness.until(lambda: link.down > 8 * MB, "the transfer is under way", 60)
+            source.stop()
+            source.start()
+
+        restarter = threading.Thread(target=restart)
+        restarter.start()
+        self.assert_arrives(mounted, link.address, digests)
+        restarter.join()
+        self.assertLessEqual(link.down, 1.1 * self.blob_bytes)
+
+    def test_registry_gone_in_the_middle(self):
+        """One that stays away is an error, soon; what had arrived is not lost on the next reader."""
+        source, digests = self.big_package(30 * MB)
+        link = self.link(source.address, rate=15 * MB)
+        mounted = self.mount(config='request_timeout = "5s"\n')
+
+        def stop():
+            harness.until(lambda: link.down > 20 * MB, "the transfer is under way", 60)
+            link.refuse()
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        path = mounted.path(link.address, "big", "1", "data0")
+        _, seconds = self.assert_errno(("EHOSTUNREACH", "EREMOTEIO", "ETIMEDOUT"), registries.digest_of_file, path)
+        stopper.join()
+        self.assertLess(seconds, 60)
+        self.assertIn(link.address, mounted.log())
+        link.heal()
+
+        def readable():
+            try:
+                return registries.digest_of_file(path)
+            except OSError:
+                return None
+
+        self.assertEqual(harness.until(readable, "the registry that is back is believed", 30), digests["data0"])
+
+    def tokens_expire(self, *, layers, cut_every):
+        """Pulls for longer than 15 s with tokens that are good for 5 s, of a server that says a minute."""
+        source, digests = self.big_package(8 * MB, layers)
+        tokens = self.token_server(lifetime=5, expires_in=60)
+        registry = self.registry(data=source.data, settings=tokens.settings())
+        link = self.link(registry.address, rate=MB // 2, cut_every=cut_every)
+        mounted = self.mount()
+        self.assert_arrives(mounted, link.address, digests)
+        refused = [path for _, path, status in registry.requests() if status == 401]
+        print(f"{self._testMethodName}: {len(tokens.requests)} tokens, {len(refused)} refusals")
+        # A token more for those that were refused, not one for each request.
+        self.assertGreaterEqual(len(tokens.requests), 2)
+        self.assertLessEqual(len(tokens.requests), len(refused))
+        self.assertLessEqual(len(tokens.requests), 10)
+
+    def test_token_that_expires_between_layers(self):
+        self.tokens_expire(layers=24, cut_every=None)
+
+    def test_token_that_expires_under_a_layer(self):
+        """The rest of a layer is asked for with another token than its begin."""
+        self.tokens_expire(layers=1, cut_every=MB)
+
+
+if __name__ == "__main__":
+    harness.main("openssl")
