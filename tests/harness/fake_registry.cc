@@ -159,6 +159,11 @@ void FakeRegistry::SetTagPageSize(size_t size) {
   const MutexLock lock(mutex_);
   tag_page_size_ = size;
 }
+void FakeRegistry::RedirectBlobsTo(BlobStorage* storage, int status) {
+  const MutexLock lock(mutex_);
+  storage_ = storage;
+  storage_status_ = status;
+}
 void FakeRegistry::RequireBasic(std::string username, std::string password) {
   const MutexLock lock(mutex_);
   basic_ = Basic{std::move(username), std::move(password)};
@@ -216,12 +221,7 @@ size_t FakeRegistry::CountRequests(std::string_view path_part) const {
 }
 std::vector<std::string> FakeRegistry::ranges() const {
   const MutexLock lock(mutex_);
-  std::vector<std::string> ranges;
-  for (const ServerRequest& request : requests_) {
-    const std::string range = request.Header("range");
-    if (!range.empty()) ranges.push_back(request.path + " " + range);
-  }
-  return ranges;
+  return RangesOf(requests_);
 }
 void FakeRegistry::ForgetRequests() {
   const MutexLock lock(mutex_);
@@ -359,6 +359,11 @@ ServerResponse FakeRegistry::AnswerBlob(const ServerRequest& request, const std:
                                         RangeBehaviour ranges) {
   const auto blob = blobs_.find(digest);
   if (blob == blobs_.end()) return ErrorAnswer(404, "BLOB_UNKNOWN", "blob unknown to registry");
+  if (storage_ != nullptr) {
+    return {.status = storage_status_,
+            .headers = {{"Location", storage_->Sign(digest, blob->second)},
+                        {"Docker-Content-Digest", digest}}};
+  }
   return ServeBytes(
       request, blob->second, "\"" + digest + "\"",
       {{"Content-Type", "application/octet-stream"}, {"Docker-Content-Digest", digest}}, ranges);

@@ -21,6 +21,7 @@
 #include "store/manifest.h"
 #include "store/mutex.h"
 #include "store/reference.h"
+#include "tests/harness/blob_storage.h"
 #include "tests/harness/byte_range.h"
 #include "tests/harness/fault.h"
 #include "tests/harness/http_server.h"
@@ -91,6 +92,9 @@ class FakeRegistry {
   void RemoveBlob(const store::Digest& digest);
   // Pages of tags/list have that many; 0: all in one.
   void SetTagPageSize(size_t size);
+  // Blobs are not served but redirected, each time to a new signed URL of that storage, which is
+  // borrowed. Null: served here again.
+  void RedirectBlobsTo(BlobStorage* storage, int status = 307);
 
   // Authorization.
   void RequireBasic(std::string username, std::string password);
@@ -116,7 +120,7 @@ class FakeRegistry {
   // "METHOD path" of each request, in their order.
   std::vector<std::string> request_lines() const;
   size_t CountRequests(std::string_view path_part) const;
-  // "path range" of each request with a Range header, in their order: "/v2/a/blobs/... bytes=0-9".
+  // "path range" of each request with a Range header, in their order.
   std::vector<std::string> ranges() const;
   void ForgetRequests();
   uint64_t body_bytes_sent() const { return server_.body_bytes_sent(); }
@@ -160,6 +164,8 @@ class FakeRegistry {
   TokenServer token_server_ OCIFS_GUARDED_BY(mutex_);
   uint64_t first_valid_serial_ OCIFS_GUARDED_BY(mutex_) = 0;
   size_t tokens_issued_ OCIFS_GUARDED_BY(mutex_) = 0;
+  BlobStorage* storage_ OCIFS_GUARDED_BY(mutex_) = nullptr;
+  int storage_status_ OCIFS_GUARDED_BY(mutex_) = 307;
   FaultList faults_ OCIFS_GUARDED_BY(mutex_);
   RangeBehaviour ranges_ OCIFS_GUARDED_BY(mutex_) = RangeBehaviour::kHonoured;
   std::vector<ServerRequest> requests_ OCIFS_GUARDED_BY(mutex_);

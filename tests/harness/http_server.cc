@@ -110,6 +110,15 @@ std::optional<std::string> ServerRequest::Query(std::string_view name) const {
   return std::nullopt;
 }
 
+std::vector<std::string> RangesOf(const std::vector<ServerRequest>& requests) {
+  std::vector<std::string> ranges;
+  for (const ServerRequest& request : requests) {
+    const std::string range = request.Header("range");
+    if (!range.empty()) ranges.push_back(request.path + " " + range);
+  }
+  return ranges;
+}
+
 struct HttpServer::TlsContext {
   TlsContext(const TestCertificate& certificate, const Options& options)
       : context(SSL_CTX_new(TLS_server_method())) {

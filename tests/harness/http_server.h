@@ -38,6 +38,9 @@ struct ServerRequest {
   std::optional<std::string> Query(std::string_view name) const;
 };
 
+// "path range" of each request with a Range header, in their order: "/v2/a/blobs/... bytes=0-9".
+std::vector<std::string> RangesOf(const std::vector<ServerRequest>& requests);
+
 inline constexpr size_t kNever = SIZE_MAX;
 
 struct ServerResponse {
