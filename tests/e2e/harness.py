@@ -36,7 +36,7 @@ READY_SECONDS = 20
 TEST_SECONDS = int(os.environ.get("OCIFS_TEST_SECONDS", "300"))
 
 
-def until(condition, what, seconds=READY_SECONDS):
+def until(condition, what, seconds=READY_SECONDS, every=0.005):
     """Asks `condition` until it is true and returns its value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -45,7 +45,7 @@ def until(condition, what, seconds=READY_SECONDS):
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"after {seconds} s still not: {what}")
-        time.sleep(0.005)
+        time.sleep(every)
 
 
 def free_port():

@@ -73,6 +73,14 @@ class Authority:
         return context
 
 
+def any_server():
+    """A context for a client of ours that takes whatever certificate it is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 # ---------------------------------------------------------------------------------------- logins
 
 

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Networks that fail: readers are told soon and truly, nothing false is kept, and all is well again soon
+after the network is."""
+
+import os
+import threading
+import time
+
+import fixtures
+import harness
+import oci
+import registries
+from registries import registry_table
+from tarfiles import Tar
+
+PORTAL = b"<!DOCTYPE html><html><title>Welcome</title><body>Please accept our terms.</body></html>"
+
+
+class Network(registries.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.source = self.registry()
+        self.payload = fixtures.noise(300_000)
+        for i in range(8):
+            self.source.push("pkg", f"v{i}", oci.image([
+                Tar().dir("./").file("data", self.payload).file("n", b"%d" % i).bytes()]))
+
+    def read(self, mounted, address, number):
+        with open(mounted.path(address, f"pkg:v{number}", "n"), "rb") as file:
+            return file.read()
+
+    def assert_reads(self, mounted, address, number):
+        self.assertEqual(self.read(mounted, address, number), b"%d" % number)
+
+    def assert_heals(self, mounted, address, number, seconds):
+        def healed():
+            try:
+                return self.read(mounted, address, number)
+            except OSError:
+                return None
+
+        start = time.monotonic()
+        self.assertEqual(harness.until(healed, "it is well again", seconds), b"%d" % number)
+        print(f"{self._testMethodName}: healed after {time.monotonic() - start:.1f} s")
+
+    def test_refused(self):
+        link = self.link(self.source.address)
+        mounted = self.mount()
+        self.assert_reads(mounted, link.address, 0)
+        link.refuse()
+        for path in (f"{link.address}/pkg:v1", f"{link.address}/pkg/v2/n", f"{link.address}/pkg/sha256:{'0' * 64}"):
+            _, seconds = self.assert_errno("EHOSTUNREACH", os.stat, mounted.path(path))
+            self.assertLess(seconds, 3)
+        self.assert_reads(mounted, link.address, 0)
+        self.assertIn(link.address, mounted.log())
+        # Not remembered as missing.
+        link.heal()
+        self.assert_heals(mounted, link.address, 1, 5)
+        self.assert_heals(mounted, link.address, 2, 1)
+
+    def test_resets(self):
+        """Every connection is reset after 100 KB: nobody notices."""
+        link = self.link(self.source.address, cut_every=100_000, reset=True)
+        mounted = self.mount()
+        with open(mounted.path(link.address, "pkg:v0", "data"), "rb") as file:
+            self.assertEqual(file.read(), self.payload)
+        self.assertGreaterEqual(link.connections, 3)
+
+    def test_blackhole(self):
+        """Nothing is answered any more. The first waits for as long as it was said to, others do not wait
+        behind a host that is known to be away, and what is in the store is read as ever."""
+        link = self.link(self.source.address)
+        mounted = self.mount()
+        self.assert_reads(mounted, link.address, 0)
+        link.blackhole()
+        _, seconds = self.assert_errno("ETIMEDOUT", os.listdir, mounted.path(link.address, "pkg:v1"))
+        print(f"{self._testMethodName}: the first after {seconds:.1f} s")
+        self.assertLess(seconds, 33)
+        for i in (2, 3, 4):
+            _, seconds = self.assert_errno(("ETIMEDOUT", "EHOSTUNREACH"), os.listdir,
+                                           mounted.path(link.address, f"pkg:v{i}"))
+            print(f"{self._testMethodName}: a later one after {seconds:.3f} s")
+            self.assertLess(seconds, 1)
+        self.assert_reads(mounted, link.address, 0)
+        self.assertIn(link.address, mounted.log())
+        link.heal()
+        self.assert_heals(mounted, link.address, 5, 5)
+        self.assert_reads(mounted, link.address, 2)
+
+    def test_blackhole_under_a_transfer(self):
+        """A transfer that stands still is given up and taken up again where it stood."""
+        link = self.link(self.source.address, rate=200_000)
+        mounted = self.mount(config='request_timeout = "4s"\n')
+        result = {}
+
+        def reader():
+            try:
+                with open(mounted.path(link.address, "pkg:v0", "data"), "rb") as file:
+                    result["data"] = file.read()
+            except OSError as error:
+                result["error"] = harness.errno_name(error)
+
+        thread = threading.Thread(target=reader)
+        thread.start()
+        harness.until(lambda: link.down > 100_000, "the transfer is under way")
+        link.blackhole()
+        thread.join(40)
+        self.assertFalse(thread.is_alive(), "the reader still waits")
+        self.assertEqual(result, {"error": "ETIMEDOUT"})
+        link.heal()
+        link.rate = None
+        self.assert_heals(mounted, link.address, 0, 5)
+
+    def portal(self, scope):
+        front = self.front(self.source.address)
+        mounted = self.mount()
+        self.assert_reads(mounted, front.address, 0)
+        front.rule = lambda method, path, headers: (
+            registries.Answer(200, PORTAL, {"Content-Type": "text/html"}) if scope in path else None)
+        _, seconds = self.assert_errno("EREMOTEIO", os.listdir, mounted.path(front.address, "pkg:v1"))
+        self.assertLess(seconds, 20)
+        if scope == "/":
+            self.assert_errno("EREMOTEIO", os.stat, mounted.path(front.address, f"pkg@sha256:{'0' * 64}"))
+        self.assert_reads(mounted, front.address, 0)
+        self.assertIn("web page", mounted.log())
+        stored = self.ctl(mounted).states()
+        self.assertNotIn("complete", {state for name, state in stored.items() if not name.endswith("v0")})
+        front.rule = lambda method, path, headers: None
+        self.assert_heals(mounted, front.address, 1, 5)
+        self.assert_heals(mounted, front.address, 2, 5)
+
+    def test_captive_portal(self):
+        """200 and a web page, whatever one asks for."""
+        self.portal("/")
+
+    def test_captive_portal_for_blobs(self):
+        """It comes up between the manifest and the layers."""
+        self.portal("/blobs/")
+
+
+class Certificates(registries.TestCase):
+    """A registry that cannot prove who it is: EACCES, the reason in the log, and nothing is sent to it."""
+
+    def setUp(self):
+        super().setUp()
+        self.authority_ = self.authority()
+
+    def check(self, pair, words, ca=None):
+        registry = self.tls_registry(pair, registries.any_server())
+        registry.push("pkg", "v", oci.image([Tar().dir("./").file("n", b"n").bytes()]))
+        before = registry.requests()
+        registries.write_auths(self.directory / "mount" / "containers" / "auth.json",
+                               {registry.address: registries.podman_entry("user", "secret")})
+        mounted = self.mount(config=registry_table(registry.address, scheme="https", ca=ca or self.authority_.file))
+        path = mounted.path(registry.address, "pkg:v")
+        _, seconds = self.assert_errno("EACCES", os.listdir, path)
+        self.assertLess(seconds, 5)
+        for text in (mounted.log(), os.getxattr(mounted.path(registry.address), "user.oci.error").decode()):
+            self.assertIn(registry.address, text)
+            self.assertTrue(any(word in text.lower() for word in words), f"none of {words} in:\n{text}")
+        self.assertEqual(registry.requests(), before)
+        return registry, mounted, path
+
+    def test_expired(self):
+        self.check(self.authority_.issue("late", start="20200101000000Z", end="20210101000000Z"), ["expired"])
+
+    def test_not_valid_yet(self):
+        self.check(self.authority_.issue("early", start="20480101000000Z", end="20490101000000Z"), ["not yet valid"])
+
+    def test_another_host(self):
+        self.check(self.authority_.issue("other", hosts=("registry.example",)), ["127.0.0.1"])
+
+    def test_unknown_authority(self):
+        other = self.authority("other")
+        self.check(other.issue("server"), ["issuer", "authority", "self-signed", "self signed"])
+
+    def test_self_signed(self):
+        other = self.authority("other")
+        self.check((other.file, other.key), ["self-signed", "self signed", "issuer", "authority"])
+
+    def test_renewed(self):
+        """An expired certificate that is renewed counts from the next connection on."""
+        registry, mounted, path = self.check(
+            self.authority_.issue("late", start="20200101000000Z", end="20210101000000Z"), ["expired"])
+        registry.stop()
+        certificate, key = self.authority_.issue("renewed")
+        registry.settings["http"]["tls"] = {"certificate": str(certificate), "key": str(key)}
+        registry.start()
+
+        def readable():
+            try:
+                return os.listdir(path)
+            except OSError:
+                return None
+
+        self.assertEqual(harness.until(readable, "the renewed certificate counts", 12), ["n"])
+
+
+if __name__ == "__main__":
+    harness.main("openssl")
