@@ -281,6 +281,19 @@ class Front(HttpServer):
         self.edit = edit
         super().__init__(context)
 
+    @contextlib.contextmanager
+    def asked_upstream(self, method, path, headers):
+        """The registry's answer; headers that come more than once go on as often."""
+        connection = http.client.HTTPConnection(self.upstream, timeout=120)
+        try:
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for key, value in headers.items():
+                connection.putheader(key, value)
+            connection.endheaders()
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
     def respond(self, handler):
         answer = self.rule(handler.command, handler.path, handler.headers)
         if answer is None:
@@ -298,31 +311,29 @@ class Front(HttpServer):
             self.send(handler, answer.status, answer.body, answer.headers)
 
     def hand_on(self, handler):
-        connection = http.client.HTTPConnection(self.upstream, timeout=120)
         try:
-            connection.request(handler.command, handler.path, headers=dict(handler.headers.items()))
-            response = connection.getresponse()
-            handler.send_response(response.status)
-            for key, value in response.headers.items():
-                if key.lower() not in self.HOP:
-                    handler.send_header(key, value)
-            if self.edit and handler.command == "GET":
-                body = self.edit(handler.path, response.read())
-                handler.send_header("Content-Length", str(len(body)))
-                handler.end_headers()
-                handler.wfile.write(body)
-                return
-            length = response.headers.get("Content-Length")
-            handler.send_header("Content-Length", length or "0")
-            handler.end_headers()
-            while piece := response.read(1 << 18):
-                handler.wfile.write(piece)
+            with self.asked_upstream(handler.command, handler.path, handler.headers) as response:
+                self.pass_on(handler, response)
         except OSError:
             # The registry is gone: so is the connection, in the middle of whatever it was.
             handler.close_connection = True
             raise
-        finally:
-            connection.close()
+
+    def pass_on(self, handler, response):
+        handler.send_response(response.status)
+        for key, value in response.headers.items():
+            if key.lower() not in self.HOP:
+                handler.send_header(key, value)
+        if self.edit and handler.command == "GET":
+            body = self.edit(handler.path, response.read())
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body)
+            return
+        handler.send_header("Content-Length", response.headers.get("Content-Length", "0"))
+        handler.end_headers()
+        while piece := response.read(1 << 18):
+            handler.wfile.write(piece)
 
 
 class Redirects(Front):
@@ -336,14 +347,9 @@ class Redirects(Front):
         match = re.fullmatch(r"/v2/(.+)/blobs/sha256:([0-9a-f]{64})", path.partition("?")[0])
         if not match or method != "GET":
             return None
-        connection = http.client.HTTPConnection(self.upstream, timeout=120)
-        try:
-            connection.request("HEAD", path, headers=dict(headers.items()))
-            allowed = connection.getresponse().status == 200
-        finally:
-            connection.close()
-        if not allowed:
-            return None  # whatever the registry says to that
+        with self.asked_upstream("HEAD", path, headers) as response:
+            if response.status != 200:
+                return None  # whatever the registry says to that
         place = f"http://{self.storage}/docker/registry/v2/blobs/sha256/{match[2][:2]}/{match[2]}/data"
         return Answer(307, headers={"Location": f"{place}?X-Signature={secrets.token_hex(16)}"})
 
@@ -477,10 +483,16 @@ class Link:
 
     def refuse(self):
         with self.lock:
-            self.listener.close()
-            self.listener = None
+            self.close_listener()
             for end in list(self.open_sockets):
                 self.end(end, reset=True)
+
+    def close_listener(self):
+        """Also under a thread that waits for it."""
+        if self.listener:
+            self.listener.shutdown(socket.SHUT_RD)
+            self.listener.close()
+            self.listener = None
 
     def heal(self):
         with self.lock:
@@ -496,9 +508,7 @@ class Link:
         self.closing.set()
         self.passes.set()
         with self.lock:
-            if self.listener:
-                self.listener.close()
-                self.listener = None
+            self.close_listener()
             for end in [*self.open_sockets, *self.fillers]:
                 self.end(end)
 
