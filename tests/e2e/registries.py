@@ -438,9 +438,10 @@ class Link:
 
     PIECE = 1 << 16
 
-    def __init__(self, target, *, cut_every=None, reset=False, rate=None):
-        host, _, port = target.rpartition(":")
-        self.target = (host, int(port))
+    def __init__(self, target, *, cut_every=None, reset=False, rate=None, host="127.0.0.1"):
+        target_host, _, target_port = target.rpartition(":")
+        self.target = (target_host, int(target_port))
+        self.host = host  # where it listens
         self.cut_every, self.reset, self.rate = cut_every, reset, rate
         self.down = self.connections = 0
         self.lock = threading.Lock()
@@ -457,12 +458,12 @@ class Link:
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def listen(self):
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("127.0.0.1", self.port or 0))
+        self.listener.bind((self.host, self.port or 0))
         self.listener.listen(128)
         self.listener.setblocking(False)
         self.port = self.listener.getsockname()[1]
@@ -477,7 +478,7 @@ class Link:
                 filler.setblocking(False)
                 self.fillers.append(filler)
                 with contextlib.suppress(BlockingIOError):
-                    filler.connect(("127.0.0.1", self.port))
+                    filler.connect((self.host, self.port))
                 if not select.select([], [filler], [], 0.2)[1]:
                     return
 
@@ -595,6 +596,56 @@ class Link:
         end.close()
 
 
+class Wire:
+    """A network namespace, and the one wire between it and us: what runs there reaches nothing but
+    `host`, our end. Everything is gone when the process that holds the namespace is.
+
+    swallow()      packets to it vanish; those from it still arrive
+    unplug()       the wire has no signal
+    no_route()     the namespace knows no way to us
+    heal()         all is well again
+    """
+
+    def __init__(self):
+        self.holder = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo; exec sleep infinity"],
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.holder.stdout.read(1)
+        self.command = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net"]
+        network = f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}"
+        self.host, self.client = f"{network}.1", f"{network}.2"
+        self.device = f"ocifs{secrets.token_hex(4)}"
+        run("ip", "link", "add", self.device, "type", "veth", "peer", "name", "wire", "netns", str(self.holder.pid))
+        run("ip", "addr", "add", f"{self.host}/30", "dev", self.device)
+        run("ip", "link", "set", self.device, "up")
+        for words in ("link set lo up", f"addr add {self.client}/30 dev wire", "link set wire up"):
+            run(*self.command, "ip", *words.split())
+        self.broken = []
+
+    def swallow(self):
+        run("ip", "route", "add", "blackhole", f"{self.client}/32")
+        self.broken.append(["ip", "route", "del", "blackhole", f"{self.client}/32"])
+
+    def unplug(self):
+        run("ip", "link", "set", self.device, "down")
+        self.broken.append(["ip", "link", "set", self.device, "up"])
+
+    def no_route(self):
+        run(*self.command, "ip", "route", "add", "unreachable", f"{self.host}/32")
+        self.broken.append([*self.command, "ip", "route", "del", "unreachable", f"{self.host}/32"])
+
+    def heal(self):
+        while self.broken:
+            run(*self.broken.pop())
+
+    def stop(self):
+        for command in self.broken:
+            subprocess.run(command, capture_output=True, check=False)
+        subprocess.run(["ip", "link", "del", self.device], capture_output=True, check=False)
+        self.holder.kill()
+        self.holder.wait()
+        self.holder.stdout.close()
+
+
 # -------------------------------------------------------------------------------------- test cases
 
 
@@ -641,6 +692,9 @@ class TestCase(harness.TestCase):
 
     def link(self, target, **more):
         return self.stopped_at_end(Link(target, **more))
+
+    def wire(self):
+        return self.stopped_at_end(Wire())
 
     def log_in(self, name, address, user, password):
         """`skopeo login`, which writes the file of podman, for the mount `name`."""
