@@ -431,6 +431,7 @@ class Link:
     cut_every   a connection ends after so many bytes towards the client; None: it does not
     reset       it ends with a reset, not in order
     rate        bytes a second towards the client, of all connections together; None: as it comes
+    stall_at    the first connection that has passed so many bytes towards the client stands still for ever
     blackhole() nothing passes any more and new connections are not answered, until heal()
     refuse()    new connections are refused and present ones reset, until heal()
     down, connections   what has passed towards the client, and through how many connections
@@ -443,6 +444,7 @@ class Link:
         self.target = (target_host, int(target_port))
         self.host = host  # where it listens
         self.cut_every, self.reset, self.rate = cut_every, reset, rate
+        self.stall_at = None
         self.down = self.connections = 0
         self.lock = threading.Lock()
         self.passes = threading.Event()
@@ -571,6 +573,11 @@ class Link:
                 if towards_client:
                     with self.lock:
                         self.down += len(data)
+                        stands_still = self.stall_at is not None and passed >= self.stall_at
+                        if stands_still:
+                            self.stall_at = None
+                    if stands_still:
+                        self.closing.wait()
                     if self.cut_every and passed >= self.cut_every:
                         break
         if orderly:

@@ -4,6 +4,7 @@ arrived is not fetched again."""
 
 import os
 import threading
+import time
 
 import harness
 import oci
@@ -55,6 +56,40 @@ class Resume(registries.TestCase):
 
     def test_reset_every_3_mb(self):
         self.cut(30 * MB, 3 * MB, True)
+
+    def test_connection_that_stands_still(self):
+        """It is left for another one, before the reader is told anything."""
+        source, digests = self.big_package(20 * MB)
+        link = self.link(source.address)
+        link.stall_at = 7 * MB
+        mounted = self.mount()
+        start = time.monotonic()
+        self.assert_arrives(mounted, link.address, digests)
+        print(f"{self._testMethodName}: {time.monotonic() - start:.1f} s")
+        self.assertIsNone(link.stall_at)
+        self.assertLessEqual(link.down, 1.1 * self.blob_bytes)
+
+    def test_signed_url_that_expires(self):
+        """Each redirect to object storage is good for one request: the rest of a blob is asked for at the
+        registry again."""
+        source, digests = self.big_package(12 * MB)
+        used = set()
+
+        def once(method, path, headers):
+            if path in used:
+                return registries.Answer(403, b"<Error><Code>AccessDenied</Code></Error>",
+                                         {"Content-Type": "application/xml"})
+            used.add(path)
+            return None
+
+        nginx = self.stopped_at_end(registries.object_storage(self.place("storage"), source.data))
+        storage = self.front(nginx.address, once)
+        link = self.link(storage.address, cut_every=2 * MB)
+        front = self.stopped_at_end(registries.Redirects(source.address, link.address))
+        mounted = self.mount()
+        self.assert_arrives(mounted, front.address, digests)
+        self.assertLessEqual(link.down, 1.1 * self.blob_bytes)
+        self.assertEqual([headers for _, _, headers in storage.requests if "Authorization" in headers], [])
 
     def test_registry_restarted_in_the_middle(self):
         """The reader waits out a registry that is restarted under its transfer."""
@@ -124,4 +159,4 @@ class Resume(registries.TestCase):
 
 
 if __name__ == "__main__":
-    harness.main("openssl")
+    harness.main("nginx", "openssl")
