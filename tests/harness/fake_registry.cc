@@ -1,12 +1,12 @@
 #include "tests/harness/fake_registry.h"
 
 #include <algorithm>
-#include <atomic>
 #include <stdexcept>
 #include <utility>
 
 #include "store/json.h"
 #include "store/text.h"
+#include "tests/harness/registry_answer.h"
 
 namespace ocifs::testing {
 namespace {
@@ -17,20 +17,13 @@ using store::MutexLock;
 
 constexpr std::string_view kEmptyConfig = "{}";
 
-// Serial numbers are common to all servers, so that RevokeTokens of a registry also covers tokens
-// that another server has given.
-std::atomic<uint64_t> next_token_serial = 1;
-
-ServerResponse Json(int status, std::string body) {
-  return {.status = status,
-          .headers = {{"Content-Type", "application/json"},
-                      {"Docker-Distribution-Api-Version", "registry/2.0"}},
-          .body = std::make_shared<const std::string>(std::move(body))};
-}
-
-ServerResponse ErrorAnswer(int status, std::string_view code, std::string_view message) {
-  return Json(status, R"({"errors":[{"code":)" + JsonQuote(code) + R"(,"message":)" +
-                          JsonQuote(message) + R"(,"detail":null}]})");
+std::string AnnotationsJson(const std::map<std::string, std::string>& annotations) {
+  std::string json = "{";
+  for (const auto& [key, value] : annotations) {
+    if (json.size() > 1) json += ",";
+    json += JsonQuote(key) + ":" + JsonQuote(value);
+  }
+  return json + "}";
 }
 
 std::string DescriptorJson(const store::Descriptor& descriptor, const std::string& title) {
@@ -43,29 +36,42 @@ std::string DescriptorJson(const store::Descriptor& descriptor, const std::strin
   return json + "}";
 }
 
-// "tok.<serial>.<hex of user>.<hex of scope>": a test sees at once what a token was given for.
-std::string MakeToken(const std::string& user, const std::string& scope) {
-  return "tok." + std::to_string(next_token_serial++) + "." + store::ToHex(store::AsBytes(user)) +
-         "." + store::ToHex(store::AsBytes(scope));
+std::string Joined(const std::vector<std::string>& items) {
+  std::string text;
+  for (const std::string& item : items) {
+    if (&item != &items.front()) text += ",";
+    text += item;
+  }
+  return text;
 }
 
-struct TokenParts {
-  uint64_t serial = 0;
-  std::string user;
-  std::string scope;
-};
+// For a query parameter; '/' too, as docker-registry does.
+std::string PercentEncode(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '-' || c == '.' || c == '_' || c == '~';
+    if (plain) {
+      out += c;
+    } else {
+      constexpr std::string_view kDigits = "0123456789ABCDEF";
+      const auto byte = static_cast<unsigned char>(c);
+      out += {'%', kDigits[byte / 16], kDigits[byte % 16]};
+    }
+  }
+  return out;
+}
 
-std::optional<TokenParts> ParseToken(std::string_view token) {
-  if (!token.starts_with("tok.")) return std::nullopt;
-  token.remove_prefix(4);
-  const size_t first = token.find('.');
-  const size_t second = token.find('.', first + 1);
-  if (first == std::string_view::npos || second == std::string_view::npos) return std::nullopt;
-  const auto serial = store::ParseDecimal(token.substr(0, first), UINT64_MAX);
-  const auto user = store::FromHex(token.substr(first + 1, second - first - 1));
-  const auto scope = store::FromHex(token.substr(second + 1));
-  if (!serial || !user || !scope) return std::nullopt;
-  return TokenParts{*serial, *user, *scope};
+// The smaller of what the server and the client allow.
+size_t PageSize(const ServerRequest& request, size_t page_size) {
+  const size_t limit = page_size == 0 ? SIZE_MAX : page_size;
+  const auto asked = store::ParseDecimal(request.Query("n").value_or(""), SIZE_MAX);
+  return asked ? std::min<size_t>(limit, *asked) : limit;
+}
+
+std::string IndexOf(const std::vector<std::string>& descriptors) {
+  return R"({"schemaVersion":2,"mediaType":)" + JsonQuote(store::media_type::kOciIndex) +
+         R"(,"manifests":[)" + Joined(descriptors) + "]}";
 }
 
 template <typename T>
@@ -96,6 +102,11 @@ store::Reference FakeRegistry::reference(std::string_view path,
   return {repository(path), OrThrow(store::Tag::Parse(tag_or_digest))};
 }
 
+std::shared_ptr<RegistryContent> FakeRegistry::content() const {
+  const MutexLock lock(mutex_);
+  return content_;
+}
+
 store::Descriptor FakeRegistry::AddBlob(const std::string& repository, std::string bytes,
                                         const std::string& media_type) {
   store::Descriptor descriptor{.media_type = media_type,
@@ -106,25 +117,24 @@ store::Descriptor FakeRegistry::AddBlob(const std::string& repository, std::stri
                                .platform = {},
                                .os_features = {},
                                .data = {}};
-  const MutexLock lock(mutex_);
-  tags_[repository];
-  blobs_[descriptor.digest.ToString()] = std::make_shared<const std::string>(std::move(bytes));
+  content()->PutBlob(repository, descriptor.digest,
+                     std::make_shared<const std::string>(std::move(bytes)));
   return descriptor;
 }
 
 Digest FakeRegistry::AddManifest(const std::string& repository, const std::string& tag,
                                  std::string bytes, const std::string& media_type) {
   const Digest digest = Digest::Of(store::AsBytes(bytes));
-  const MutexLock lock(mutex_);
-  manifests_[digest.ToString()] = {std::make_shared<const std::string>(std::move(bytes)),
-                                   media_type};
-  auto& tags = tags_[repository];
-  if (!tag.empty()) tags[tag] = digest.ToString();
+  const auto content = this->content();
+  content->PutManifest(repository, digest,
+                       {std::make_shared<const std::string>(std::move(bytes)), media_type});
+  if (!tag.empty()) content->PutTag(repository, tag, digest);
   return digest;
 }
 
-FakeArtifact FakeRegistry::AddArtifact(const std::string& repository, const std::string& tag,
-                                       std::vector<FakeLayer> layers) {
+FakeArtifact FakeRegistry::AddManifestOf(const std::string& repository, const std::string& tag,
+                                         std::vector<FakeLayer> layers,
+                                         const std::string& more_fields) {
   store::Descriptor config =
       AddBlob(repository, std::string(kEmptyConfig), std::string(store::media_type::kOciEmpty));
   std::string manifest = R"({"schemaVersion":2,"mediaType":)" +
@@ -136,28 +146,98 @@ FakeArtifact FakeRegistry::AddArtifact(const std::string& repository, const std:
     descriptors.push_back(AddBlob(repository, std::move(layer.bytes), layer.media_type));
     manifest += DescriptorJson(descriptors.back(), layer.title);
   }
-  manifest += "]}";
+  manifest += "]" + more_fields + "}";
   const Digest digest =
       AddManifest(repository, tag, manifest, std::string(store::media_type::kOciManifest));
   return {digest, std::move(manifest), std::move(config), std::move(descriptors)};
 }
 
+FakeArtifact FakeRegistry::AddArtifact(const std::string& repository, const std::string& tag,
+                                       std::vector<FakeLayer> layers) {
+  return AddManifestOf(repository, tag, std::move(layers), "");
+}
+
+FakeArtifact FakeRegistry::AddReferrer(const std::string& repository, const Digest& subject,
+                                       const std::string& artifact_type,
+                                       const std::map<std::string, std::string>& annotations,
+                                       std::vector<FakeLayer> layers) {
+  const auto content = this->content();
+  const auto manifest = content->FindManifest(subject.ToString());
+  // A subject need not be there; its size is then anything.
+  const std::string subject_type =
+      manifest ? manifest->media_type : std::string(store::media_type::kOciManifest);
+  const std::string described = R"("artifactType":)" + JsonQuote(artifact_type) +
+                                R"(,"annotations":)" + AnnotationsJson(annotations);
+  if (layers.empty()) {
+    // image-spec, "Guidelines for Artifact Usage": an artifact without content has one empty layer.
+    layers.push_back({.bytes = std::string(kEmptyConfig),
+                      .media_type = std::string(store::media_type::kOciEmpty)});
+  }
+  FakeArtifact artifact =
+      AddManifestOf(repository, "", std::move(layers),
+                    R"(,"subject":{"mediaType":)" + JsonQuote(subject_type) + R"(,"digest":")" +
+                        subject.ToString() + R"(","size":)" +
+                        std::to_string(manifest ? manifest->bytes->size() : 2) + "}," + described);
+  content->PutReferrer(repository, subject,
+                       {R"({"mediaType":)" + JsonQuote(store::media_type::kOciManifest) +
+                            R"(,"digest":")" + artifact.digest.ToString() + R"(","size":)" +
+                            std::to_string(artifact.manifest.size()) + "," + described + "}",
+                        artifact_type});
+  KeepFallbackTag(repository, subject);
+  return artifact;
+}
+
+// As a client does whose push was not answered with OCI-Subject.
+void FakeRegistry::KeepFallbackTag(const std::string& repository, const Digest& subject) {
+  std::shared_ptr<RegistryContent> content;
+  {
+    const MutexLock lock(mutex_);
+    if (referrers_api_ != ReferrersApi::kOff) return;
+    content = content_;
+  }
+  std::vector<std::string> descriptors;
+  for (auto& referrer : content->Referrers(repository, subject.ToString())) {
+    descriptors.push_back(std::move(referrer.descriptor));
+  }
+  const std::string name = subject.ToString();
+  const size_t colon = name.find(':');
+  AddManifest(repository,
+              name.substr(0, std::min<size_t>(colon, 32)) + "-" + name.substr(colon + 1, 64),
+              IndexOf(descriptors), std::string(store::media_type::kOciIndex));
+}
+
 void FakeRegistry::AddTags(const std::string& repository, const std::vector<std::string>& tags,
                            const Digest& manifest) {
-  const MutexLock lock(mutex_);
-  for (const std::string& tag : tags) tags_[repository][tag] = manifest.ToString();
+  const auto content = this->content();
+  for (const std::string& tag : tags) content->PutTag(repository, tag, manifest);
 }
 void FakeRegistry::RemoveTag(const std::string& repository, const std::string& tag) {
-  const MutexLock lock(mutex_);
-  tags_[repository].erase(tag);
+  content()->RemoveTag(repository, tag);
 }
-void FakeRegistry::RemoveBlob(const Digest& digest) {
+void FakeRegistry::RemoveBlob(const Digest& digest) { content()->RemoveBlob(digest); }
+void FakeRegistry::SetPaging(Paging paging) {
   const MutexLock lock(mutex_);
-  blobs_.erase(digest.ToString());
+  paging_ = std::move(paging);
 }
 void FakeRegistry::SetTagPageSize(size_t size) {
   const MutexLock lock(mutex_);
-  tag_page_size_ = size;
+  paging_.page_size = size;
+}
+void FakeRegistry::ServeCatalog() {
+  const MutexLock lock(mutex_);
+  catalog_ = true;
+}
+void FakeRegistry::SetReferrersApi(ReferrersApi api) {
+  const MutexLock lock(mutex_);
+  referrers_api_ = api;
+}
+void FakeRegistry::MirrorOf(const FakeRegistry& upstream, MirrorOptions options) {
+  std::shared_ptr<RegistryContent> content = upstream.content();
+  if (options.behaviour == MirrorOptions::Behaviour::kStale) content = content->Copy();
+  const MutexLock lock(mutex_);
+  content_ = std::move(content);
+  mirror_ = std::move(options);
+  upstream_host_ = upstream.host();
 }
 void FakeRegistry::RedirectBlobsTo(BlobStorage* storage, int status) {
   const MutexLock lock(mutex_);
@@ -174,15 +254,23 @@ void FakeRegistry::RequireBearer(BearerDemand demand) {
 }
 void FakeRegistry::SetTokenServer(TokenServer token_server) {
   const MutexLock lock(mutex_);
-  token_server_ = std::move(token_server);
+  issuer_.Configure(std::move(token_server));
 }
 void FakeRegistry::RevokeTokens() {
   const MutexLock lock(mutex_);
-  first_valid_serial_ = next_token_serial;
+  issuer_.Revoke();
+}
+void FakeRegistry::SetClock(TestClock clock) {
+  const MutexLock lock(mutex_);
+  issuer_.SetClock(std::move(clock));
 }
 size_t FakeRegistry::tokens_issued() const {
   const MutexLock lock(mutex_);
-  return tokens_issued_;
+  return issuer_.issued();
+}
+std::string FakeRegistry::refresh_token() const {
+  const MutexLock lock(mutex_);
+  return issuer_.refresh_token();
 }
 void FakeRegistry::Inject(Fault fault) {
   const MutexLock lock(mutex_);
@@ -223,6 +311,15 @@ std::vector<std::string> FakeRegistry::ranges() const {
   const MutexLock lock(mutex_);
   return RangesOf(requests_);
 }
+std::vector<std::string> FakeRegistry::namespaces() const {
+  const MutexLock lock(mutex_);
+  std::vector<std::string> namespaces;
+  namespaces.reserve(requests_.size());
+  for (const ServerRequest& request : requests_) {
+    namespaces.push_back(request.Query("ns").value_or(""));
+  }
+  return namespaces;
+}
 void FakeRegistry::ForgetRequests() {
   const MutexLock lock(mutex_);
   requests_.clear();
@@ -238,12 +335,6 @@ ServerResponse FakeRegistry::Handle(const ServerRequest& request) {
   return fault != nullptr ? WithFault(*fault, std::move(response)) : response;
 }
 
-bool FakeRegistry::TokenSuffices(const std::string& token, const std::string& scope) {
-  const std::optional<TokenParts> parts = ParseToken(token);
-  return parts && parts->serial >= first_valid_serial_ && parts->scope == scope &&
-         !(bearer_->login_required && parts->user.empty());
-}
-
 std::optional<ServerResponse> FakeRegistry::Refusal(const ServerRequest& request) {
   if (!request.path.starts_with("/v2/")) return std::nullopt;
   const std::string authorization = request.Header("authorization");
@@ -257,32 +348,63 @@ std::optional<ServerResponse> FakeRegistry::Refusal(const ServerRequest& request
   }
   if (!bearer_) return std::nullopt;
   std::string scope;
-  for (const std::string_view kind : {"/manifests/", "/blobs/", "/tags/"}) {
+  for (const std::string_view kind : {"/manifests/", "/blobs/", "/tags/", "/referrers/"}) {
     if (const size_t at = request.path.rfind(kind); at != std::string::npos) {
       scope = "repository:" + request.path.substr(4, at - 4) + ":pull";
       break;
     }
   }
-  const bool has_token = authorization.starts_with("Bearer ");
-  if (has_token && TokenSuffices(authorization.substr(7), scope)) return std::nullopt;
+  if (request.path == "/v2/_catalog") scope = "registry:catalog:*";
+  std::string_view token_error;
+  if (authorization.starts_with("Bearer ")) {
+    switch (issuer_.Use(authorization.substr(7), scope, *bearer_)) {
+      case TokenIssuer::Verdict::kGood:
+        return std::nullopt;
+      case TokenIssuer::Verdict::kInvalid:
+        token_error = "invalid_token";
+        break;
+      case TokenIssuer::Verdict::kInsufficientScope:
+        token_error = "insufficient_scope";
+        break;
+    }
+  }
   ServerResponse refusal = ErrorAnswer(401, "UNAUTHORIZED", "authentication required");
   if (bearer_->silent_on_resources && !scope.empty()) return refusal;
+  const std::string scheme = authority_pem().empty() ? "http://" : "https://";
   std::string challenge =
       "Bearer realm=\"" +
-      (bearer_->realm.empty() ? "http://" + request.Header("host") + "/token" : bearer_->realm) +
+      (bearer_->realm.empty() ? scheme + request.Header("host") + "/token" : bearer_->realm) +
       "\",service=\"" + bearer_->service + "\"";
   if (!bearer_->scope.empty()) scope = bearer_->scope;
   if (!scope.empty()) challenge += ",scope=\"" + scope + "\"";
-  if (has_token) challenge += ",error=\"invalid_token\"";
+  if (!token_error.empty()) challenge.append(",error=\"").append(token_error).append("\"");
   refusal.headers.emplace_back("WWW-Authenticate", challenge);
   return refusal;
 }
 
+std::optional<ServerResponse> FakeRegistry::MirrorRefusal(const ServerRequest& request) {
+  using Behaviour = MirrorOptions::Behaviour;
+  if (!mirror_ || !request.path.starts_with("/v2/")) return std::nullopt;
+  if (mirror_->behaviour == Behaviour::kBroken) {
+    return ErrorAnswer(500, "UNKNOWN", "unknown error");
+  }
+  if (request.path == "/v2/") return std::nullopt;
+  if (mirror_->behaviour == Behaviour::kEmpty ||
+      (mirror_->namespace_required && request.Query("ns") != upstream_host_) ||
+      (!mirror_->prefix.empty() && !request.path.starts_with("/v2/" + mirror_->prefix + "/"))) {
+    return ErrorAnswer(404, "NAME_UNKNOWN", "repository name not known");
+  }
+  return std::nullopt;
+}
+
 ServerResponse FakeRegistry::Answer(const ServerRequest& request, RangeBehaviour ranges) {
-  if (request.path == "/token") return AnswerToken(request);
-  if (request.path == "/v2/") return Json(200, "{}");
+  if (request.path == "/token") return issuer_.Answer(request);
+  if (std::optional<ServerResponse> refusal = MirrorRefusal(request)) return *std::move(refusal);
+  if (request.path == "/v2/") return JsonAnswer(200, "{}");
+  if (request.path == "/v2/_catalog" && catalog_) return AnswerCatalog(request);
   if (request.path.starts_with("/v2/")) {
-    const std::string rest = request.path.substr(4);
+    std::string rest = request.path.substr(4);
+    if (mirror_ && !mirror_->prefix.empty()) rest.erase(0, mirror_->prefix.size() + 1);
     if (const size_t at = rest.rfind("/manifests/"); at != std::string::npos) {
       return AnswerManifest(request, rest.substr(0, at), rest.substr(at + 11));
     }
@@ -290,106 +412,174 @@ ServerResponse FakeRegistry::Answer(const ServerRequest& request, RangeBehaviour
       return AnswerBlob(request, rest.substr(at + 7), ranges);
     }
     if (rest.ends_with("/tags/list")) return AnswerTags(request, rest.substr(0, rest.size() - 10));
+    if (const size_t at = rest.rfind("/referrers/");
+        at != std::string::npos && referrers_api_ != ReferrersApi::kOff) {
+      return AnswerReferrers(request, rest.substr(0, at), rest.substr(at + 11));
+    }
   }
   return {.status = 404,
           .headers = {{"Content-Type", "text/plain; charset=utf-8"}},
           .body = std::make_shared<const std::string>("404 page not found\n")};
 }
 
-ServerResponse FakeRegistry::AnswerToken(const ServerRequest& request) {
-  std::string user;
-  std::string scope = request.Query("scope").value_or("");
-  if (request.method == "POST") {
-    ServerRequest form;
-    form.query = request.body;
-    scope = form.Query("scope").value_or("");
-    if (token_server_.refresh_token.empty() ||
-        form.Query("refresh_token") != token_server_.refresh_token ||
-        form.Query("grant_type") != "refresh_token" || !form.Query("client_id")) {
-      return ErrorAnswer(401, "UNAUTHORIZED", "refresh token refused");
-    }
-    user = "refreshed";
-  } else if (const std::string authorization = request.Header("authorization");
-             !authorization.empty()) {
-    if (authorization !=
-        "Basic " + store::ToBase64(token_server_.username + ":" + token_server_.password)) {
-      return ErrorAnswer(401, "UNAUTHORIZED", "incorrect username or password");
-    }
-    user = token_server_.username;
-  } else if (!token_server_.anonymous) {
-    return ErrorAnswer(401, "UNAUTHORIZED", "anonymous access is not allowed");
+FakeRegistry::Bytes FakeRegistry::Served(Bytes bytes) {
+  if (!mirror_ || mirror_->behaviour != MirrorOptions::Behaviour::kWrongBytes || bytes->empty()) {
+    return bytes;
   }
-  ++tokens_issued_;
-  std::string body = R"({"token":)" + JsonQuote(MakeToken(user, scope));
-  if (token_server_.expires_in) {
-    body += R"(,"expires_in":)" + std::to_string(*token_server_.expires_in);
-  }
-  return Json(200, body + "}");
+  std::string wrong = *bytes;
+  char& middle = wrong[wrong.size() / 2];
+  middle = static_cast<char>(middle ^ 1);
+  return std::make_shared<const std::string>(std::move(wrong));
 }
 
 ServerResponse FakeRegistry::AnswerManifest(const ServerRequest& request,
                                             const std::string& repository,
                                             const std::string& name) {
-  const auto tags = tags_.find(repository);
-  if (tags == tags_.end()) return ErrorAnswer(404, "NAME_UNKNOWN", "repository name not known");
-  const auto tag = tags->second.find(name);
-  const std::string digest = tag == tags->second.end() ? name : tag->second;
-  const auto manifest = manifests_.find(digest);
-  if (manifest == manifests_.end()) {
-    return ErrorAnswer(404, "MANIFEST_UNKNOWN", "manifest unknown");
+  if (!content_->HasRepository(repository)) {
+    return ErrorAnswer(404, "NAME_UNKNOWN", "repository name not known");
   }
+  const std::string digest = content_->FindTag(repository, name).value_or(name);
+  const auto manifest = content_->FindManifest(digest);
+  if (!manifest) return ErrorAnswer(404, "MANIFEST_UNKNOWN", "manifest unknown");
   // As docker-registry: a type that the client does not name is as good as absent.
-  if (request.Header("accept").find(manifest->second.media_type) == std::string::npos) {
+  if (request.Header("accept").find(manifest->media_type) == std::string::npos) {
     return ErrorAnswer(404, "MANIFEST_UNKNOWN", "accept header does not support this manifest");
   }
   const std::string etag = "\"" + digest + "\"";
-  ServerResponse response{.headers = {{"Content-Type", manifest->second.media_type},
+  ServerResponse response{.headers = {{"Content-Type", manifest->media_type},
                                       {"Docker-Content-Digest", digest},
                                       {"Docker-Distribution-Api-Version", "registry/2.0"},
                                       {"Etag", etag}}};
   if (request.Header("if-none-match") == etag) {
     response.status = 304;
   } else {
-    response.body = manifest->second.bytes;
+    response.body = Served(manifest->bytes);
   }
   return response;
 }
 
 ServerResponse FakeRegistry::AnswerBlob(const ServerRequest& request, const std::string& digest,
                                         RangeBehaviour ranges) {
-  const auto blob = blobs_.find(digest);
-  if (blob == blobs_.end()) return ErrorAnswer(404, "BLOB_UNKNOWN", "blob unknown to registry");
+  Bytes blob = content_->FindBlob(digest);
+  if (!blob) return ErrorAnswer(404, "BLOB_UNKNOWN", "blob unknown to registry");
+  blob = Served(std::move(blob));
   if (storage_ != nullptr) {
-    return {.status = storage_status_,
-            .headers = {{"Location", storage_->Sign(digest, blob->second)},
-                        {"Docker-Content-Digest", digest}}};
+    return {
+        .status = storage_status_,
+        .headers = {{"Location", storage_->Sign(digest, blob)}, {"Docker-Content-Digest", digest}}};
   }
   return ServeBytes(
-      request, blob->second, "\"" + digest + "\"",
+      request, blob, "\"" + digest + "\"",
       {{"Content-Type", "application/octet-stream"}, {"Docker-Content-Digest", digest}}, ranges);
+}
+
+FakeRegistry::Page FakeRegistry::TakeNames(
+    const ServerRequest& request,
+    const std::function<RegistryContent::Names(const std::optional<std::string>& last,
+                                               size_t limit)>& names) {
+  Page page{.size = PageSize(request, paging_.page_size)};
+  std::string last;
+  RegistryContent::Names found;
+  if (paging_.next == Paging::Next::kEndless) {
+    found.more = true;
+    for (size_t i = 0; i < std::max<size_t>(paging_.page_size, 1); ++i) {
+      // Ten digits keep them in the order that lists have.
+      const std::string serial = std::to_string(++endless_names_);
+      found.names.push_back("endless-" + std::string(10 - serial.size(), '0') + serial);
+    }
+  } else {
+    found = names(request.Query("last"), page.size);
+  }
+  for (const std::string& name : found.names) {
+    last = name;
+    page.items.push_back(JsonQuote(name));
+  }
+  if (found.more && !last.empty()) page.last = last;
+  return page;
+}
+
+void FakeRegistry::AddLink(const ServerRequest& request, const Page& page,
+                           ServerResponse& response) {
+  using Next = Paging::Next;
+  const bool always = paging_.next == Next::kSame || paging_.next == Next::kForeign;
+  if (!page.last && !always) return;
+  std::string target = request.path;
+  if (paging_.next == Next::kRelative) target.erase(0, target.rfind('/') + 1);
+  if (paging_.next == Next::kAbsolute) target = url() + target;
+  if (paging_.next == Next::kForeign) target = paging_.foreign_url + target;
+  if (paging_.next == Next::kSame) {
+    if (!request.query.empty()) target += "?" + request.query;
+  } else {
+    const size_t n = page.size == SIZE_MAX ? page.items.size() : page.size;
+    target += "?n=" + std::to_string(n) + "&last=" + PercentEncode(page.last.value_or("x"));
+    if (const auto type = request.Query("artifactType")) {
+      target += "&artifactType=" + PercentEncode(*type);
+    }
+  }
+  response.headers.emplace_back("Link", "<" + target + ">; rel=\"next\"");
 }
 
 ServerResponse FakeRegistry::AnswerTags(const ServerRequest& request,
                                         const std::string& repository) {
-  const auto tags = tags_.find(repository);
-  if (tags == tags_.end()) return ErrorAnswer(404, "NAME_UNKNOWN", "repository name not known");
-  auto tag = tags->second.begin();
-  if (const auto last = request.Query("last")) tag = tags->second.upper_bound(*last);
-  std::string list;
-  std::string last_given;
-  size_t count = 0;
-  for (; tag != tags->second.end() && (tag_page_size_ == 0 || count < tag_page_size_); ++tag) {
-    if (count++ != 0) list += ",";
-    list += JsonQuote(tag->first);
-    last_given = tag->first;
+  if (!content_->HasRepository(repository)) {
+    return ErrorAnswer(404, "NAME_UNKNOWN", "repository name not known");
   }
-  ServerResponse response = Json(200, R"({"name":)" + JsonQuote(repository) + R"(,"tags":)" +
-                                          (tags->second.empty() ? "null" : "[" + list + "]") + "}");
-  if (tag != tags->second.end()) {
-    response.headers.emplace_back("Link", "</v2/" + repository +
-                                              "/tags/list?n=" + std::to_string(tag_page_size_) +
-                                              "&last=" + last_given + ">; rel=\"next\"");
+  const auto content = content_;
+  const Page page = TakeNames(request, [&](const std::optional<std::string>& last, size_t limit) {
+    return content->Tags(repository, last, limit);
+  });
+  // distribution writes a repository without tags so.
+  const bool none = page.items.empty() && content->Tags(repository, std::nullopt, 1).names.empty();
+  ServerResponse response =
+      JsonAnswer(200, R"({"name":)" + JsonQuote(repository) + R"(,"tags":)" +
+                          (none ? "null" : "[" + Joined(page.items) + "]") + "}");
+  AddLink(request, page, response);
+  return response;
+}
+
+ServerResponse FakeRegistry::AnswerCatalog(const ServerRequest& request) {
+  const auto content = content_;
+  const Page page = TakeNames(request, [&](const std::optional<std::string>& last, size_t limit) {
+    return content->Repositories(last, limit);
+  });
+  ServerResponse response = JsonAnswer(200, R"({"repositories":[)" + Joined(page.items) + "]}");
+  AddLink(request, page, response);
+  return response;
+}
+
+// `last` is how many entries earlier pages had.
+ServerResponse FakeRegistry::AnswerReferrers(const ServerRequest& request,
+                                             const std::string& repository,
+                                             const std::string& subject) {
+  if (!Digest::Parse(subject)) return ErrorAnswer(400, "DIGEST_INVALID", "no digest");
+  if (!content_->HasRepository(repository)) {
+    return ErrorAnswer(404, "NAME_UNKNOWN", "repository name not known");
   }
+  const std::optional<std::string> type = request.Query("artifactType");
+  const bool filters = type && referrers_api_ == ReferrersApi::kFilters;
+  std::vector<std::string> all;
+  for (auto& referrer : content_->Referrers(repository, subject)) {
+    if (filters && referrer.artifact_type != *type) continue;
+    all.push_back(std::move(referrer.descriptor));
+  }
+  const uint64_t start =
+      store::ParseDecimal(request.Query("last").value_or("0"), UINT32_MAX).value_or(0);
+  const bool endless = paging_.next == Paging::Next::kEndless;
+  Page page{.size = PageSize(request, paging_.page_size)};
+  uint64_t next = start;
+  for (; page.items.size() < std::min(page.size, all.size()) && (endless || next < all.size());
+       ++next) {
+    page.items.push_back(all[next % all.size()]);
+  }
+  if (endless || (next < all.size() && page.size > 0)) {
+    page.last = std::to_string(std::max(next, start + 1));
+  }
+  ServerResponse response = JsonAnswer(200, IndexOf(page.items));
+  response.headers.front().second = store::media_type::kOciIndex;
+  if (type && referrers_api_ != ReferrersApi::kOn) {
+    response.headers.emplace_back("OCI-Filters-Applied", "artifactType");
+  }
+  AddLink(request, page, response);
   return response;
 }
 
