@@ -3,6 +3,7 @@
 after the network is."""
 
 import os
+import random
 import threading
 import time
 
@@ -26,6 +27,7 @@ class Network(registries.TestCase):
         for i in range(8):
             self.source.push("pkg", f"v{i}", oci.image([
                 Tar().dir("./").file("data", self.payload).file("n", b"%d" % i).bytes()]))
+        self.pushed = len(self.source.requests())
 
     def read(self, mounted, address, number):
         with open(mounted.path(address, f"pkg:v{number}", "n"), "rb") as file:
@@ -119,6 +121,59 @@ class Links(Network):
     def test_captive_portal_for_blobs(self):
         """It comes up between the manifest and the layers."""
         self.portal("/blobs/")
+
+
+class Overloaded(Network):
+    """A registry that has too much to do."""
+
+    def test_one_answer_in_three_is_503(self):
+        chance = random.Random(7)
+        lock = threading.Lock()
+        failed = []
+
+        def sometimes(method, path, headers):
+            with lock:
+                if chance.random() < 0.3:
+                    failed.append(path)
+                    return registries.Answer(503, b"busy")
+            return None
+
+        front = self.front(self.source.address, sometimes)
+        mounted = self.mount()
+        for i in range(8):
+            self.assert_reads(mounted, front.address, i)
+        ideal = len(self.source.requests()) - self.pushed
+        print(f"{self._testMethodName}: {len(front.requests)} requests for {ideal}")
+        self.assertTrue(failed)
+        self.assertLessEqual(len(front.requests), 3 * ideal)
+
+    def too_many_requests(self, retry_after, times):
+        left = [times]
+        lock = threading.Lock()
+
+        def rule(method, path, headers):
+            with lock:
+                left[0] -= 1
+                return registries.Answer(429, headers={"Retry-After": retry_after}) if left[0] >= 0 else None
+
+        return self.front(self.source.address, rule)
+
+    def test_wait_that_is_short(self):
+        front = self.too_many_requests("2", 1)
+        mounted = self.mount()
+        start = time.monotonic()
+        self.assert_reads(mounted, front.address, 0)
+        self.assertGreater(time.monotonic() - start, 1.9)
+
+    def test_wait_that_is_long(self):
+        """A day is not waited for, by anybody, and the registry is left alone."""
+        front = self.too_many_requests("86400", 1000)
+        mounted = self.mount()
+        for _ in range(20):
+            _, seconds = self.assert_errno("EREMOTEIO", os.listdir, mounted.path(front.address, "pkg:v0"))
+            self.assertLess(seconds, 5)
+        self.assertLessEqual(len(front.requests), 3)
+        self.assertIn("429", mounted.log())
 
 
 class Wires(Network):
