@@ -1,12 +1,16 @@
 // One HTTP exchange at a time per transfer, many transfers at once: libcurl's multi interface on a
 // thread of its own, with bodies pulled by their readers.
 //
-// This is the only place that knows libcurl's transfer API. It follows no redirects, keeps no
+// It follows no redirects, keeps no
 // cookies, reads no netrc, decodes no content coding and does no authentication; http_exchange.h
-// and registry_host.h build on it. CURLcodes become store::ErrorCodes here and nowhere else:
-//   kUnavailable  name resolution, refused, no route, connection lost before the answer
+// and registry_host.h build on it. Errors say what to do; nothing ever falls back from https to
+// http. CURLcodes become store::ErrorCodes in http_failure.cc and nowhere else:
+//   kUnavailable  name resolution, refused, no route, connection lost before the answer; a proxy
+//                 that cannot reach the host
 //   kTimedOut     connect timeout, or fewer bytes than the low-speed limit allows
-//   kDenied       TLS verification or negotiation, an address out of the request's reach
+//   kDenied       TLS verification or negotiation, an address out of the request's reach, a file of
+//                 TlsOptions that may not be read, a proxy that refuses
+//   kInvalid      other files of TlsOptions, a proxy's URL
 //   kRemote       not HTTP, ambiguous framing, headers too large, body cut short
 //   kCancelled    stop was requested       kShuttingDown  the client was destroyed
 #ifndef OCIFS_FETCH_HTTP_CLIENT_H_
@@ -69,7 +73,8 @@ struct HttpRequest {
   bool fresh_connection = false;
   // For name resolution, TCP and TLS together; 0: the client's.
   std::chrono::milliseconds connect_timeout{0};
-  // The closest address that the request may be sent to, checked on the address connected to.
+  // The closest address that the request may be sent to, checked on the address connected to, or,
+  // through a proxy, on the host when it is an address.
   AddressScope reach = AddressScope::kLoopback;
 };
 
@@ -77,7 +82,9 @@ struct HttpHead {
   int status = 0;
   HttpHeaders headers = {};
   std::optional<uint64_t> content_length = {};  // absent: unknown until the body ends
-  AddressScope peer = AddressScope::kPublic;    // of the address that answered
+  // Of the address that answered. Through a proxy only the host's name tells: kPublic, unless it
+  // is an address itself.
+  AddressScope peer = AddressScope::kPublic;
   // What the TCP connection took to establish, one round trip to the host that answered (or to the
   // proxy); nullopt on a connection that was there already.
   std::optional<std::chrono::microseconds> connect_time = {};
@@ -101,6 +108,9 @@ struct HttpClientOptions {
   uint32_t max_connections_per_host = 16;
   uint32_t max_connections = 128;
   uint32_t max_idle_connections = 32;
+  // In the place of the environment's (proxy.h); "" for none.
+  std::optional<std::string> proxy = {};     // for http and https, with or without a login
+  std::optional<std::string> no_proxy = {};  // as NO_PROXY
 };
 
 class HttpEngine;    // the thread and its queue

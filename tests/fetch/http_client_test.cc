@@ -299,54 +299,5 @@ TEST_F(HttpClientTest, PostSendsItsBody) {
   EXPECT_EQ(registry_.requests().at(0).body, request.body);
 }
 
-class HttpsTest : public ::testing::Test {
- protected:
-  store::Result<std::string> Fetch(const FakeRegistry& registry, const std::string& ca_file) {
-    HttpRequest request{.url = *Url::Parse(registry.url() + "/v2/"),
-                        .tls = {.ca_files = {ca_file}}};
-    return client_->Start(std::move(request), {})->ReadAll(100);
-  }
-  testing::TempDir dir_;
-  std::unique_ptr<HttpClient> client_ = *HttpClient::Create();
-};
-
-TEST_F(HttpsTest, ConfiguredAuthorityIsTrusted) {
-  const FakeRegistry registry(FakeRegistry::Transport::kTls);
-  const auto text = Fetch(registry, dir_.Write("ca.pem", registry.authority_pem()));
-  ASSERT_TRUE(text) << text.error().message;
-  EXPECT_EQ(*text, "{}");
-}
-
-TEST_F(HttpsTest, UnknownAuthorityIsDenied) {
-  const FakeRegistry registry(FakeRegistry::Transport::kTls);
-  const auto text = Fetch(registry, "");
-  ASSERT_FALSE(text);
-  EXPECT_EQ(text.error().code, ErrorCode::kDenied);
-  EXPECT_THAT(text.error().message, HasSubstr("certificate"));
-  EXPECT_TRUE(registry.requests().empty());
-}
-
-TEST_F(HttpsTest, ExpiredAndForeignCertificatesAreDenied) {
-  for (const auto fault :
-       {testing::CertificateFault::kExpired, testing::CertificateFault::kWrongHost}) {
-    const FakeRegistry registry(FakeRegistry::Transport::kTls, fault);
-    const auto text = Fetch(registry, dir_.Write("ca.pem", registry.authority_pem()));
-    ASSERT_FALSE(text);
-    EXPECT_EQ(text.error().code, ErrorCode::kDenied) << text.error().message;
-    EXPECT_TRUE(registry.requests().empty());
-  }
-}
-
-TEST_F(HttpsTest, AbsentAuthorityFileIsDenied) {
-  const FakeRegistry registry(FakeRegistry::Transport::kTls);
-  EXPECT_EQ(Fetch(registry, dir_ / "absent.pem").error().code, ErrorCode::kDenied);
-}
-
-TEST_F(HttpsTest, PlainServerIsNotMistakenForTls) {
-  const FakeRegistry registry;
-  HttpRequest request{.url = *Url::Parse("https://" + registry.host() + "/v2/")};
-  EXPECT_EQ(client_->Start(std::move(request), {})->Head().error().code, ErrorCode::kDenied);
-}
-
 }  // namespace
 }  // namespace ocifs::fetch

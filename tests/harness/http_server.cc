@@ -168,7 +168,15 @@ class HttpServer::Connection {
   Connection(int fd, SSL_CTX* context) : fd_(fd) {
     if (context == nullptr) return;
     ssl_ = SSL_new(context);
-    if (ssl_ == nullptr || SSL_set_fd(ssl_, fd) != 1 || SSL_accept(ssl_) != 1) broken_ = true;
+    if (ssl_ == nullptr || SSL_set_fd(ssl_, fd) != 1 || SSL_accept(ssl_) != 1) {
+      broken_ = true;
+      // Closed with something unread the connection would end with RST, which may overtake the
+      // alert that says why.
+      shutdown(fd, SHUT_WR);
+      char unread[512];
+      while (recv(fd, unread, sizeof(unread), 0) > 0) {
+      }
+    }
   }
   ~Connection() {
     if (ssl_ != nullptr) {
