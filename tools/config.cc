@@ -54,6 +54,29 @@ class TableReader {
       return {};
     });
   }
+  TableReader& Texts(const std::string& name, const std::string& what,
+                     std::vector<std::string>& out) {
+    return Key(name, [this, name, what, &out](const toml::node& node) -> Result<void> {
+      const toml::array* array = node.as_array();
+      if (array == nullptr) return Wrong(node, name, what);
+      for (const toml::node& item : *array) {
+        const auto text = item.value_exact<std::string>();
+        if (!text) return Wrong(item, name, what);
+        out.push_back(*text);
+      }
+      return {};
+    });
+  }
+  // A path, made absolute from `base`; empty stays empty.
+  TableReader& Place(const std::string& name, const std::string& base,
+                     std::optional<std::string>& out) {
+    return Key(name, [this, name, base, &out](const toml::node& node) -> Result<void> {
+      const auto text = node.value_exact<std::string>();
+      if (!text) return Wrong(node, name, "a path, or \"\" for none");
+      out = text->empty() ? "" : AbsolutePath(*text, base);
+      return {};
+    });
+  }
   template <typename Integer>
   TableReader& Count(const std::string& name, Integer& out) {
     return Key(name, [this, name, &out](const toml::node& node) -> Result<void> {
@@ -136,22 +159,20 @@ Result<void> ReadRegistry(const std::string& name, const toml::node& node, const
   RegistryConfig out;
   std::string scheme = "auto";
   std::string ca;
+  std::string client_certificate;
+  std::string client_key;
+  bool insecure = false;
   TableReader reader(*table, file, "registry.\"" + name + "\"");
   reader.Text("layout", out.layout)
       .Text("repository", out.layout_repository)
       .Text("ca", ca)
+      .Text("client_certificate", client_certificate)
+      .Text("client_key", client_key)
+      .Bool("insecure", insecure)
       .Text("endpoint", out.options.endpoint)
       .Text("scheme", scheme)
-      .Key("realm_hosts", [&](const toml::node& list) -> Result<void> {
-        const toml::array* array = list.as_array();
-        if (array == nullptr) return reader.Wrong(list, "realm_hosts", "a list of host names");
-        for (const toml::node& item : *array) {
-          const auto host = item.value_exact<std::string>();
-          if (!host) return reader.Wrong(list, "realm_hosts", "a list of host names");
-          out.options.realm_hosts.push_back(*host);
-        }
-        return {};
-      });
+      .Texts("mirrors", "a list of hosts and URLs", out.options.mirrors)
+      .Texts("realm_hosts", "a list of host names", out.options.realm_hosts);
   OCIFS_RETURN_IF_ERROR(reader.Read());
   if (scheme == "http") {
     out.options.scheme = fetch::Scheme::kHttp;
@@ -161,7 +182,15 @@ Result<void> ReadRegistry(const std::string& name, const toml::node& node, const
     return reader.Wrong(*table->get("scheme"), "scheme", "\"http\", \"https\" or \"auto\"");
   }
   if (!out.layout.empty()) out.layout = AbsolutePath(out.layout, base);
-  if (!ca.empty()) out.options.tls.ca_files = {AbsolutePath(ca, base)};
+  fetch::TlsOptions& tls = out.options.tls;
+  if (!ca.empty()) tls.ca_files = {AbsolutePath(ca, base)};
+  if (client_certificate.empty() && !client_key.empty()) {
+    return reader.Wrong(*table->get("client_key"), "client_key",
+                        "with a client_certificate, whose key it is");
+  }
+  if (!client_certificate.empty()) tls.certificate_file = AbsolutePath(client_certificate, base);
+  if (!client_key.empty()) tls.key_file = AbsolutePath(client_key, base);
+  tls.verify = !insecure;
   config.registries.emplace(registry->name(), std::move(out));
   return {};
 }
@@ -275,6 +304,9 @@ Result<Config> ParseConfig(std::string_view text, const std::string& file) {
       .Text("auth_file", config.auth_file)
       .Text("log_file", config.log_file)
       .Bool("security_capability", config.security_capability)
+      .Place("hosts_dir", base, config.host_files.hosts_dir)
+      .Place("registries_conf", base, config.host_files.registries_conf)
+      .Place("certs_dir", base, config.host_files.certs_dir)
       .Key("registry",
            [&](const toml::node& node) -> Result<void> {
              const toml::table* registries = node.as_table();

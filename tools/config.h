@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "fetch/host_router.h"
 #include "fetch/registry_options.h"
 #include "store/error.h"
 #include "store/limits.h"
@@ -29,6 +30,7 @@ struct Config {
   std::string auth_file;
   std::string log_file;  // empty: syslog, or the standard error in the foreground
   bool security_capability = false;
+  fetch::HostFilePlaces host_files;  // paths absolute
   store::Limits limits;
   std::map<std::string, RegistryConfig> registries;  // by Registry::name()
 };

@@ -16,6 +16,9 @@ TEST(ConfigTest, EmptyTextGivesTheDefaults) {
   EXPECT_EQ(config->platform, store::Platform::Host());
   EXPECT_EQ(config->limits.max_entries, store::Limits().max_entries);
   EXPECT_TRUE(config->registries.empty());
+  EXPECT_EQ(config->host_files.hosts_dir, std::nullopt);
+  EXPECT_EQ(config->host_files.registries_conf, std::nullopt);
+  EXPECT_EQ(config->host_files.certs_dir, std::nullopt);
 }
 
 TEST(ConfigTest, ReadsEveryKey) {
@@ -27,12 +30,19 @@ platform = "linux/arm64"
 auth_file = "auth.json"
 log_file = "/var/log/ocifs.log"
 security_capability = true
+hosts_dir = "/srv/certs.d"
+registries_conf = "registries.conf"
+certs_dir = ""
 
 [registry."Registry.Example.com:5000"]
 ca = "ca.pem"
 scheme = "https"
 endpoint = "mirror.example.com"
 realm_hosts = ["auth.example.net"]
+mirrors = ["https://mirror-1.example/cache", "mirror-2.example:5000"]
+client_certificate = "client.pem"
+client_key = "/keys/client.key"
+insecure = true
 
 [registry."example.local"]
 layout = "layout"
@@ -54,14 +64,23 @@ max_depth = 9
   EXPECT_EQ(config->auth_file, "/etc/ocifs/auth.json");
   EXPECT_EQ(config->log_file, "/var/log/ocifs.log");
   EXPECT_TRUE(config->security_capability);
+  EXPECT_EQ(config->host_files.hosts_dir, "/srv/certs.d");
+  EXPECT_EQ(config->host_files.registries_conf, "/etc/ocifs/registries.conf");
+  EXPECT_EQ(config->host_files.certs_dir, "");
   ASSERT_TRUE(config->registries.contains("registry.example.com:5000"));
   const RegistryConfig& remote = config->registries.at("registry.example.com:5000");
   EXPECT_EQ(remote.options.tls.ca_files, std::vector<std::string>{"/etc/ocifs/ca.pem"});
   EXPECT_EQ(remote.options.scheme, fetch::Scheme::kHttps);
   EXPECT_EQ(remote.options.endpoint, "mirror.example.com");
   EXPECT_EQ(remote.options.realm_hosts, std::vector<std::string>{"auth.example.net"});
+  EXPECT_EQ(remote.options.mirrors,
+            (std::vector<std::string>{"https://mirror-1.example/cache", "mirror-2.example:5000"}));
+  EXPECT_EQ(remote.options.tls.certificate_file, "/etc/ocifs/client.pem");
+  EXPECT_EQ(remote.options.tls.key_file, "/keys/client.key");
+  EXPECT_FALSE(remote.options.tls.verify);
   const RegistryConfig& layout = config->registries.at("example.local");
   EXPECT_EQ(layout.layout, "/etc/ocifs/layout");
+  EXPECT_EQ(layout.options.tls, fetch::TlsOptions());
   EXPECT_EQ(layout.layout_repository, "apps");
   EXPECT_EQ(config->limits.max_blob_bytes, uint64_t{1} << 30);
   EXPECT_EQ(config->limits.max_unpacked_bytes, 1000u);
@@ -99,6 +118,15 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"NegativeCount", "[limits]\nmax_entries = -1", "a whole number"},
         BadConfig{"CountBeyondItsType", "[limits]\nmax_depth = 4294967296", "a whole number"},
         BadConfig{"BadScheme", "[registry.\"a.b\"]\nscheme = \"ftp\"", "\"https\""},
+        BadConfig{"MirrorsAreNoList", "[registry.\"a.b\"]\nmirrors = \"m.b\"",
+                  "f.toml:2: 'mirrors' has to be a list"},
+        BadConfig{"MirrorIsNoText", "[registry.\"a.b\"]\nmirrors = [1]", "a list of hosts"},
+        BadConfig{"RealmHostIsNoText", "[registry.\"a.b\"]\nrealm_hosts = [\"a\",\n1]",
+                  "f.toml:3: 'realm_hosts' has to be a list"},
+        BadConfig{"InsecureIsNoBoolean", "[registry.\"a.b\"]\ninsecure = \"yes\"", "true or false"},
+        BadConfig{"KeyWithoutCertificate", "[registry.\"a.b\"]\nclient_key = \"k\"",
+                  "f.toml:2: 'client_key' has to be with a client_certificate"},
+        BadConfig{"PlaceIsNoText", "\nhosts_dir = false", "f.toml:2: 'hosts_dir' has to be a path"},
         BadConfig{"BadHost", "[registry.\"a b\"]\nca = \"x\"", "not a registry host"},
         BadConfig{"BadPlatform", "platform = \"linux\"", "os/architecture"},
         BadConfig{"RegistryIsNoTable", "registry = 1", "tables"},
