@@ -1,6 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <openssl/ssl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -98,7 +97,7 @@ TEST_F(HttpTlsTest, UnknownAuthorityIsExplained) {
 
 TEST_F(HttpTlsTest, OldProtocolIsExplained) {
   HttpServer server(Answer(), HttpServer::Options{.transport = HttpServer::Transport::kTls,
-                                                  .max_tls_version = TLS1_1_VERSION});
+                                                  .only_old_tls = true});
   const auto text = Fetch(server, {.verify = false});
   ASSERT_FALSE(text);
   EXPECT_EQ(text.error().code, ErrorCode::kDenied);

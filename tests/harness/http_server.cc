@@ -130,10 +130,10 @@ struct HttpServer::TlsContext {
     EVP_PKEY* const key = PEM_read_bio_PrivateKey(key_bio, nullptr, nullptr, nullptr);
     bool ok = context != nullptr && SSL_CTX_use_certificate(context, x509) == 1 &&
               SSL_CTX_use_PrivateKey(context, key) == 1;
-    if (ok && options.max_tls_version != 0) {
+    if (ok && options.only_old_tls) {
       SSL_CTX_set_security_level(context, 0);  // TLS 1.1 signs with SHA-1
       ok = SSL_CTX_set_min_proto_version(context, TLS1_VERSION) == 1 &&
-           SSL_CTX_set_max_proto_version(context, options.max_tls_version) == 1;
+           SSL_CTX_set_max_proto_version(context, TLS1_1_VERSION) == 1;
     }
     if (ok && !options.client_authority_pem.empty()) {
       BIO* const bio = BIO_new_mem_buf(options.client_authority_pem.data(),

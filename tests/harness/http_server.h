@@ -95,7 +95,7 @@ class HttpServer {
     // Over TLS, clients need a certificate that this authority has signed; empty: none is asked
     // for.
     std::string client_authority_pem = {};
-    int max_tls_version = 0;  // TLS1_1_VERSION, …; 0: whatever OpenSSL has
+    bool only_old_tls = false;  // 1.1 and older
   };
 
   // Listens on a free port of 127.0.0.1. The handler is called on connection threads, several at
