@@ -234,9 +234,12 @@ class LinkProxy::Loop {
     while (fillers_.size() < 8) {
       const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
       if (fd < 0) return;
-      connect(fd, reinterpret_cast<const sockaddr*>(&listen_address_), sizeof(listen_address_));
       pollfd connected{fd, POLLOUT, 0};
-      if (poll(&connected, 1, 0) == 0) {  // loopback answers at once or not at all
+      // Loopback answers at once or not at all.
+      if ((connect(fd, reinterpret_cast<const sockaddr*>(&listen_address_),
+                   sizeof(listen_address_)) != 0 &&
+           errno != EINPROGRESS) ||
+          poll(&connected, 1, 0) == 0) {
         close(fd);
         return;
       }

@@ -110,6 +110,10 @@ void Obey(LinkProxy& proxy, LinkOptions& options, const std::string& line) {
 }
 
 int Run(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--help") {
+    fwrite(kUsage.data(), 1, kUsage.size(), stdout);
+    return 0;
+  }
   std::optional<LinkAddress> server;
   LinkAddress listen;
   LinkOptions options;
