@@ -34,6 +34,12 @@ bool IsAbsence(int error) { return error == ENOENT || error == ENOTDIR; }
 
 }  // namespace
 
+std::string PathIn(std::string directory, std::string_view name) {
+  directory += '/';
+  directory += name;
+  return directory;
+}
+
 FileTrace::State FileTrace::StateOf(const std::string& path) {
   State state;
   struct stat status{};

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,9 @@
 #include "store/mutex.h"
 
 namespace ocifs::fetch {
+
+// "directory/name".
+std::string PathIn(std::string directory, std::string_view name);
 
 // Reads files and directories and remembers what state they were in, those that are not there
 // included. Symbolic links are followed. Thread-compatible.

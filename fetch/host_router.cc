@@ -120,7 +120,7 @@ class HostRouter::Impl {
     if (OptionsOf(registry) != nullptr) return true;
     for (const std::string& root : options_.hosts_dirs) {
       for (const std::string& name : HostDirectories(registry)) {
-        if (FileTrace().IsDirectory(root + "/" + name)) return true;
+        if (FileTrace().IsDirectory(PathIn(root, name))) return true;
       }
     }
     const EntriesValue entries = Entries();
@@ -295,7 +295,7 @@ class HostRouter::Impl {
 
   Result<TlsOptions> LoadCerts(FileTrace& trace, const store::Registry& contact) {
     for (const std::string& root : options_.certs_dirs) {
-      const std::string directory = root + "/" + contact.name();
+      const std::string directory = PathIn(root, contact.name());
       if (trace.IsDirectory(directory)) return LoadCertsDir(trace, directory);
     }
     return TlsOptions();
@@ -306,7 +306,7 @@ class HostRouter::Impl {
     if (!names) return TlsOptions();
     // Anything but a file would be read when a connection is made, and may hang there.
     std::erase_if(*names, [&](const std::string& name) {
-      return !trace.IsRegularFile(directory + "/" + name);
+      return !trace.IsRegularFile(PathIn(directory, name));
     });
     OCIFS_ASSIGN_OR_RETURN(CertsDir certs, ReadCertsDir(directory, *std::move(names)));
     ReportPairs(directory, certs.pairs, certs.tls);
@@ -323,7 +323,7 @@ class HostRouter::Impl {
     names.emplace_back("_default");
     for (const std::string& root : options_.hosts_dirs) {
       for (const std::string& name : names) {
-        const std::string directory = root + "/" + name;
+        const std::string directory = PathIn(root, name);
         if (trace.IsDirectory(directory)) return LoadHostsDir(trace, directory);
       }
     }
@@ -331,7 +331,7 @@ class HostRouter::Impl {
   }
 
   Result<std::optional<HostsToml>> LoadHostsDir(FileTrace& trace, const std::string& directory) {
-    const std::string file = directory + "/hosts.toml";
+    const std::string file = PathIn(directory, "hosts.toml");
     OCIFS_ASSIGN_OR_RETURN(const std::optional<std::string> text, trace.Read(file));
     HostsToml hosts;
     if (!text || text->empty()) {
@@ -407,7 +407,7 @@ class HostRouter::Impl {
                            trace.List(directory));
     if (!names) return {};
     for (const std::string& name : *names) {
-      const std::string file = directory + "/" + name;
+      const std::string file = PathIn(directory, name);
       if (!name.ends_with(".conf") || trace.IsDirectory(file)) continue;
       OCIFS_ASSIGN_OR_RETURN(const std::optional<std::string> text, trace.Read(file));
       if (!text) continue;

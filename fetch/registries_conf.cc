@@ -125,8 +125,9 @@ Result<void> CheckConflicts(const std::vector<RegistriesConfEntry>& entries) {
   std::vector<const RegistriesConfEntry*> sorted;
   sorted.reserve(entries.size());
   for (const RegistriesConfEntry& entry : entries) sorted.push_back(&entry);
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [&](const auto* a, const auto* b) { return place(*a) < place(*b); });
+  std::sort(sorted.begin(), sorted.end(), [&](const auto* a, const auto* b) {
+    return std::pair(place(*a), a->line) < std::pair(place(*b), b->line);
+  });
   for (size_t i = 1; i < sorted.size(); ++i) {
     const RegistriesConfEntry& a = *sorted[i - 1];
     const RegistriesConfEntry& b = *sorted[i];

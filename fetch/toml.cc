@@ -79,7 +79,7 @@ struct TomlBuilder {
       members.emplace_back(place.line, place.column,
                            Toml::Member(std::string(key.str()), std::move(value)));
     }
-    std::stable_sort(members.begin(), members.end(), [](const auto& a, const auto& b) {
+    std::sort(members.begin(), members.end(), [](const auto& a, const auto& b) {
       return std::tie(std::get<0>(a), std::get<1>(a)) < std::tie(std::get<0>(b), std::get<1>(b));
     });
     Toml::Table sorted;
