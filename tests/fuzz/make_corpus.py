@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz targets of store/ below tests/fuzz/corpus.
+"""Writes the seeds of the fuzz targets of store/ and fetch/ below tests/fuzz/corpus.
 
 Needs GNU tar and zstd. The seeds are committed; run this to change them.
 """
@@ -125,6 +125,25 @@ def reference_seeds():
         write("reference_fuzz", name, b"", text.encode())
 
 
+def auth_file_seeds():
+    pair = {"auth": "dTpw"}
+    for name, document in {
+        "hosts": {"auths": {"r.example": pair, "r.example:5000": pair, "r.example/team": pair}},
+        "older_keys": {"auths": {"https://r.example/v1/": pair, "https://index.docker.io/v1/": {}}},
+        "lookalikes": {"auths": {"user@r.example": pair, "r.example.evil": pair, "R.example": pair}},
+        "helpers": {"credsStore": "desktop", "auths": {"r.example": {}},
+                    "credHelpers": {"docker.io": "hub", "r.example:5000": ""}},
+        "tokens": {"auths": {"r.example": {"identitytoken": "t"}, "docker.io": {"registrytoken": "t"}}},
+        "dockercfg": {"https://r.example/v1/": {"auth": "dTpw", "email": "a@b"}},
+        "other_settings": {"HttpHeaders": {"A": [1, 1.5, "\n"]}, "auths": None},
+        "helper_answer": {"ServerURL": "r.example", "Username": "u", "Secret": "p"},
+        "helper_token": {"ServerURL": "", "Username": "<token>", "Secret": "t"},
+    }.items():
+        write("auth_file_fuzz", name, b"", json.dumps(document).encode())
+    write("auth_file_fuzz", "indented", b"", json.dumps({"auths": {"x": {}}}, indent="\t").encode())
+    write("auth_file_fuzz", "not_found", b"", b"credentials not found in native keychain\n")
+
+
 def manifest_seeds():
     def descriptor(kind, **more):
         return {"mediaType": kind, "digest": "sha256:" + HEX, "size": 3, **more}
@@ -190,11 +209,73 @@ def record_seeds():
           b"\1" + struct.pack("<I", 32) + b"d" * 32 + struct.pack("<I", 3) + b"abc")
 
 
+def hosts_toml_seeds():
+    for name, text in {
+        "mirrors": """server = "https://registry-1.docker.io"
+[host."http://192.168.31.250:5000"]
+  capabilities = ["pull", "resolve", "push"]
+  skip_verify = true
+[host."https://non-compliant.example/v2/upstream"]
+  capabilities = ["pull", "referrers"]
+  override_path = true
+  dial_timeout = "1m2.5s"
+""",
+        "certificates": """ca = ["a.pem", "/etc/b.pem"]
+client = [["c.cert", "c.key"], ["both.pem", ""], "d.pem"]
+[host."m.example:5001/prefix"]
+  ca = "ca.pem"
+  client = "both.pem"
+""",
+        "headers_first": """[host."https://b.example".header]
+  x-key = "v"
+  x-list = ["1", "2"]
+[host."https://a.example"]
+[host."https://b.example"]
+""",
+        "user_information": """server = "https://user:secret@a.example/?q#f"\n""",
+        "empty": "",
+    }.items():
+        write("hosts_toml_fuzz", name, b"", text.encode())
+
+
+def registries_conf_seeds():
+    for name, text in {
+        "mirrors": """unqualified-search-registries = ["docker.io"]
+[[registry]]
+prefix = "example.com/foo"
+location = "internal.example/bar"
+insecure = true
+blocked = false
+[[registry.mirror]]
+location = "mirror.local/foo"
+insecure = true
+pull-from-mirror = "digest-only"
+[[registry.mirror]]
+location = "mirror-2.local"
+pull-from-mirror = "tag-only"
+""",
+        "wildcard": """[[registry]]
+prefix = "*.example.com"
+[[registry]]
+prefix = "*.example.com/foo"
+location = "one.example"
+mirror-by-digest-only = true
+mirror = [{ location = "localhost:5000" }]
+""",
+        "blocked": "[[registry]]\nlocation = \"a.example\"\nblocked = true\n",
+        "version_1": "[registries.insecure]\nregistries = [\"a.example\"]\n",
+    }.items():
+        write("registries_conf_fuzz", name, b"", text.encode())
+
+
 if __name__ == "__main__":
     decompress_seeds()
     tar_seeds()
     reference_seeds()
+    auth_file_seeds()
     manifest_seeds()
     tree_seed()
     layer_seeds()
     record_seeds()
+    hosts_toml_seeds()
+    registries_conf_seeds()
