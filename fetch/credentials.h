@@ -1,36 +1,24 @@
-// What a user is known by at a registry, and the files of the Docker and containers tools that say
-// so (containers-auth.json(5), Docker's config.json). Secrets appear in no message.
+// Which credential belongs to a repository, from the auth files and credential helpers of the
+// Docker and containers tools (containers-auth.json(5), Docker's configuration file). Secrets
+// appear in no message.
 #ifndef OCIFS_FETCH_CREDENTIALS_H_
 #define OCIFS_FETCH_CREDENTIALS_H_
 
+#include <cstdint>
 #include <functional>
 #include <optional>
-#include <set>
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "fetch/credential.h"
+#include "fetch/credential_helper.h"
 #include "store/error.h"
-#include "store/mutex.h"
 #include "store/reference.h"
 
 namespace ocifs::fetch {
-
-// One of: a registry token (sent as a Bearer token as it is), an identity token (exchanged at the
-// token server), or a user name and password.
-struct Credential {
-  std::string username;
-  std::string password;
-  std::string identity_token;
-  std::string registry_token;
-
-  friend bool operator==(const Credential&, const Credential&) = default;
-};
-
-// How old an answer may be. Files are read anew for each lookup; what costs a process to ask may be
-// remembered for a while, until a registry refuses it.
-enum class Freshness { kCached, kFresh };
 
 // Thread-safe.
 class CredentialSource {
@@ -45,43 +33,49 @@ class CredentialSource {
 
 // Value of an environment variable, or nullopt.
 using EnvironmentLookup = std::function<std::optional<std::string>(const std::string& name)>;
+// That of this process. Where HOME is not set, as in services of the system, it is what the user
+// database says.
 std::optional<std::string> ProcessEnvironment(const std::string& name);
 
-// The auth files in the order in which they are looked at: `explicit_file` alone if it is not
-// empty, else $REGISTRY_AUTH_FILE alone if set, else those of the containers tools, else those of
-// Docker. They need not exist.
-std::vector<std::string> AuthFilePaths(std::string_view explicit_file,
-                                       const EnvironmentLookup& environment, uint32_t uid);
-
-// The credential that the text of one auth file holds for `repository`: the most specific key of
-// host/namespace/repository, host/namespace, host; then keys in the older forms
-// ("https://host/v1/"). `helper` is set to a credential helper that the file names for the host
-// instead. kInvalid when the text is not an auth file. Pure.
-struct AuthFileAnswer {
-  std::optional<Credential> credential;
-  std::string helper;
+// Where logins are looked for, the first place first. Files need not exist.
+struct AuthPlaces {
+  std::string inline_file = {};         // the text of an auth file: $DOCKER_AUTH_CONFIG
+  std::vector<std::string> files = {};  // after it
+  // Where a new login goes that no file has or leaves to a helper. One of `files`.
+  std::string login_file = {};
+  // The one of `files` that is gone after the user's last session, if there is one.
+  std::string transient_file = {};
 };
-store::Result<AuthFileAnswer> FindInAuthFile(std::string_view text,
-                                             const store::Repository& repository);
+
+// `explicit_file` alone if it is not empty, else $REGISTRY_AUTH_FILE alone if set. Else
+// $DOCKER_AUTH_CONFIG; $DOCKER_CONFIG/config.json if set, before the others as Docker and Podman
+// then both use it; $XDG_RUNTIME_DIR/containers/auth.json or /run/containers/UID/auth.json;
+// ${XDG_CONFIG_HOME:-~/.config}/containers/auth.json; ~/.docker/config.json unless $DOCKER_CONFIG
+// is set; ~/.dockercfg. An empty variable is one that is not set.
+AuthPlaces FindAuthPlaces(std::string_view explicit_file, const EnvironmentLookup& environment,
+                          uint32_t uid);
 
 // Reads the files anew for each lookup, so a login or logout counts at once; that is a few opens of
-// small files. The first file with a credential wins; absent and unreadable ones are passed over; a
-// malformed one is kInvalid and named. Credential helpers are not run: a file that names one for
-// the host is reported in the log, once, and passed over.
+// small files. The first place with a credential wins; absent and unreadable files are passed over;
+// a malformed one is kInvalid and named. Where a place leaves the registry to a credential helper,
+// the helper is asked: "not found" goes on with the next place, another failure is the answer, an
+// error of CredentialHelpers that names the place too.
 class AuthFiles final : public CredentialSource {
  public:
-  explicit AuthFiles(std::vector<std::string> paths) : paths_(std::move(paths)) {}
+  explicit AuthFiles(AuthPlaces places, CredentialHelperOptions helpers = {})
+      : places_(std::move(places)), helpers_(std::move(helpers)) {}
   store::Result<std::optional<Credential>> Lookup(const store::Repository& repository,
                                                   Freshness freshness,
                                                   const std::stop_token& stop) override;
 
  private:
-  void ReportHelperOnce(const std::string& path, const std::string& helper,
-                        const store::Registry& registry) OCIFS_EXCLUDES(mutex_);
+  store::Result<std::optional<Credential>> LookupIn(std::string_view text,
+                                                    const store::Repository& repository,
+                                                    Freshness freshness,
+                                                    const std::stop_token& stop);
 
-  const std::vector<std::string> paths_;
-  store::Mutex mutex_;
-  std::set<std::string> reported_ OCIFS_GUARDED_BY(mutex_);
+  const AuthPlaces places_;
+  CredentialHelpers helpers_;
 };
 
 }  // namespace ocifs::fetch

@@ -35,7 +35,7 @@ store::Result<std::unique_ptr<Engine>> Engine::Create(const Config& config) {
     }
   }
   auto credentials = std::make_unique<fetch::AuthFiles>(
-      fetch::AuthFilePaths(config.auth_file, fetch::ProcessEnvironment, geteuid()));
+      fetch::FindAuthPlaces(config.auth_file, fetch::ProcessEnvironment, geteuid()));
   OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<fetch::RegistrySource> registries,
                          fetch::RegistrySource::Create(std::move(options), std::move(credentials)));
   engine->source_ =

@@ -481,7 +481,7 @@ TEST_F(RegistrySourceTest, TokensGoToTheRegistryTheyAreFor) {
 TEST_F(RegistrySourceTest, MalformedAuthFileIsNamedOnlyWhenALoginIsWanted) {
   const testing::TempDir dir;
   auto source = RegistrySource::Create(
-      {}, std::make_unique<AuthFiles>(std::vector{dir.Write("auth.json", "{broken")}));
+      {}, std::make_unique<AuthFiles>(AuthPlaces{.files = {dir.Write("auth.json", "{broken")}}));
   ASSERT_TRUE(source);
   source_ = *std::move(source);
   registry_.AddArtifact("team/app", "1.0", {});
