@@ -33,8 +33,9 @@ constexpr size_t kMaxSegment = size_t{64} << 10;
 constexpr size_t kMinSegment = 1460;
 constexpr size_t kDefaultWindow = size_t{64} << 20;
 constexpr int kBacklog = 128;
-// How much of the time in which the thread was late the link makes up for.
-constexpr std::chrono::milliseconds kCatchUp{2};
+// How much of the time in which the thread was late, while bytes were waiting, the link makes up
+// for.
+constexpr std::chrono::milliseconds kCatchUp{50};
 // Kept small, so that a server is held back by the link and not by loopback's buffers of megabytes.
 constexpr int kServerReceiveBuffer = 128 << 10;
 
@@ -163,7 +164,8 @@ class LinkProxy::Loop {
   // The link itself in one direction.
   struct Line {
     TimePoint free_at;
-    size_t turn = 0;  // whose segment comes next
+    size_t turn = 0;    // whose segment comes next
+    bool busy = false;  // bytes were waiting when it was last looked at
   };
 
   // Makes a change and waits until the thread has heeded it.
@@ -364,10 +366,12 @@ class LinkProxy::Loop {
     const uint64_t rate = options_.bytes_per_second;
     const size_t most =
         rate == 0 ? kMaxSegment : std::clamp<size_t>(rate / 1000, kMinSegment, kMaxSegment);
+    // A link that was idle has saved nothing up.
+    line.free_at = std::max(line.free_at, line.busy ? now - kCatchUp : now);
     size_t passed = 0;  // connections in a row that had nothing
     // Bounded, so that a line without a rate hands over what it has between two rounds.
     for (int segments = 0; segments < 256 && passed < connections_.size(); ++segments) {
-      if (rate > 0 && line.free_at > now) return;
+      if (rate > 0 && line.free_at > now) break;
       LinkConnection& connection = *connections_[line.turn++ % connections_.size()];
       Stream& stream = connection.streams[direction];
       ++passed;
@@ -390,8 +394,7 @@ class LinkProxy::Loop {
         segment.bytes.assign(buffer_.data(), static_cast<size_t>(count));
         stream.unacknowledged += segment.bytes.size();
         if (rate > 0) {
-          line.free_at = std::max(line.free_at, now - kCatchUp) +
-                         std::chrono::nanoseconds(segment.bytes.size() * 1'000'000'000 / rate);
+          line.free_at += std::chrono::nanoseconds(segment.bytes.size() * 1'000'000'000 / rate);
           segment.arrives = line.free_at + options_.delay;
         }
       }
@@ -401,6 +404,10 @@ class LinkProxy::Loop {
       }
       stream.under_way.push_back(std::move(segment));
     }
+    line.busy = std::any_of(connections_.begin(), connections_.end(), [&](const auto& connection) {
+      const Stream& stream = connection->streams[direction];
+      return stream.readable && MaySend(*connection, stream);
+    });
   }
 
   // Whether an RST would overtake bytes that the client's socket does not have yet.
