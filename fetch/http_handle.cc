@@ -89,14 +89,28 @@ class EasySetup {
   CURLcode code_ = CURLE_OK;
 };
 
+// Where libcurl was built to look for the system's authorities; null where it was not.
+struct SystemAuthorities {
+  const char* bundle = nullptr;
+  bool hashed_directory = false;
+};
+
+const SystemAuthorities& FindSystemAuthorities() {
+  static const SystemAuthorities found = [] {
+    const curl_version_info_data* const info = curl_version_info(CURLVERSION_NOW);
+    if (info->age < CURLVERSION_SEVENTH) return SystemAuthorities{};
+    return SystemAuthorities{info->cainfo,
+                             info->capath != nullptr && IsHashedDirectory(info->capath)};
+  }();
+  return found;
+}
+
 // Authorities given as a blob stand in the place of the system's bundle, but beside its directory.
 // A system that has only a bundle gets it back.
 Result<void> AddSystemAuthorities(std::string& authorities) {
-  const curl_version_info_data* const info = curl_version_info(CURLVERSION_NOW);
-  if (info->age < CURLVERSION_SEVENTH || info->capath != nullptr || info->cainfo == nullptr) {
-    return {};
-  }
-  OCIFS_ASSIGN_OR_RETURN(const TlsMaterial system, ReadTlsFiles({.ca_files = {info->cainfo}}));
+  const SystemAuthorities& info = FindSystemAuthorities();
+  if (info.hashed_directory || info.bundle == nullptr) return {};
+  OCIFS_ASSIGN_OR_RETURN(const TlsMaterial system, ReadTlsFiles({.ca_files = {info.bundle}}));
   authorities += system.authorities;
   return {};
 }
@@ -236,6 +250,11 @@ Result<void> HttpHandle::SetOptions(const HttpRequest& request, const HttpClient
   // libcurl compares all of these before it lets two requests share a connection or a session.
   setup.Set(CURLOPT_SSL_VERIFYPEER, request.tls.verify ? 1L : 0L);
   setup.Set(CURLOPT_SSL_VERIFYHOST, request.tls.verify ? 2L : 0L);
+  // The directory has what the bundle has. Of the bundle, OpenSSL parses all of the some 140
+  // certificates for each connection, which holds every transfer of the thread for 30 ms or more.
+  if (FindSystemAuthorities().hashed_directory) {
+    setup.Set(CURLOPT_CAINFO, static_cast<const char*>(nullptr));
+  }
   if (!tls_.authorities.empty()) setup.SetBlob(CURLOPT_CAINFO_BLOB, tls_.authorities);
   if (!tls_.certificate.empty()) {
     setup.SetBlob(CURLOPT_SSLCERT_BLOB, tls_.certificate);

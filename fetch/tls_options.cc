@@ -1,5 +1,6 @@
 #include "fetch/tls_options.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -135,6 +136,20 @@ Result<PemContent> CheckPem(const TlsFile& file, std::string_view text) {
 }
 
 }  // namespace
+
+bool IsHashedDirectory(const std::string& directory) {
+  DIR* const stream = opendir(directory.c_str());
+  if (stream == nullptr) return false;
+  bool found = false;
+  // The stream is this function's alone.
+  while (const dirent* const entry = found ? nullptr : readdir(stream)) {
+    const std::string_view name = entry->d_name;
+    found = name.size() == 10 && name.ends_with(".0") &&
+            name.find_first_not_of("0123456789abcdef") == 8;
+  }
+  closedir(stream);
+  return found;
+}
 
 Result<TlsMaterial> ReadTlsFiles(const TlsOptions& options) {
   TlsMaterial material;

@@ -34,6 +34,10 @@ struct TlsMaterial {
 // system calls for each file; authorities are not read when nothing is verified.
 store::Result<TlsMaterial> ReadTlsFiles(const TlsOptions& options);
 
+// Whether `directory` holds authorities under the names by which OpenSSL looks them up, one by one
+// as they are needed: hashes of their subjects (openssl-rehash(1)).
+bool IsHashedDirectory(const std::string& directory);
+
 }  // namespace ocifs::fetch
 
 #endif  // OCIFS_FETCH_TLS_OPTIONS_H_

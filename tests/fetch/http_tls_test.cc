@@ -278,6 +278,18 @@ TEST_F(TlsFilesTest, UnreadableFileIsDenied) {
   EXPECT_THAT(error.message, AllOf(HasSubstr("secret.pem"), HasSubstr("Permission denied")));
 }
 
+TEST_F(TlsFilesTest, DirectoriesOfAuthoritiesAreKnownByTheirNames) {
+  EXPECT_FALSE(IsHashedDirectory(dir_ / "absent"));
+  EXPECT_FALSE(IsHashedDirectory(dir_.path()));
+  for (const char* const name :
+       {"bundle.crt", "0123456.0", "012345678.0", "0123456g.0", "01234567.r0", "0123456789"}) {
+    dir_.Write(name, "");
+  }
+  EXPECT_FALSE(IsHashedDirectory(dir_.path()));
+  dir_.Write("0a1b2c3d.0", "");
+  EXPECT_TRUE(IsHashedDirectory(dir_.path()));
+}
+
 TEST_F(TlsFilesTest, BadClientFilesAreNamed) {
   const std::string certificate = dir_.Write("c.pem", certificate_.client_certificate_pem);
   const std::string key = dir_.Write("k.pem", certificate_.client_key_pem);
