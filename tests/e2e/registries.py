@@ -8,6 +8,7 @@ misbehave on demand is a server in this process.
 import base64
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import http.client
 import http.server
@@ -21,6 +22,8 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
+import termios
 import threading
 import time
 import urllib.parse
@@ -553,6 +556,13 @@ class Link:
             wait = self.next_free - time.monotonic()
         self.closing.wait(max(wait, 0))
 
+    def wait_until_arrived(self, sink):
+        """A reset throws away what the other side's kernel has not got yet."""
+        deadline = time.monotonic() + 30
+        while (int.from_bytes(fcntl.ioctl(sink, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+               and time.monotonic() < deadline):
+            self.closing.wait(0.001)
+
     def pass_on(self, source, sink, towards_client):
         passed = 0
         orderly = False
@@ -579,6 +589,7 @@ class Link:
                     if stands_still:
                         self.closing.wait()
                     if self.cut_every and passed >= self.cut_every:
+                        self.wait_until_arrived(sink)
                         break
         if orderly:
             with contextlib.suppress(OSError):

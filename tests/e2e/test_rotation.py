@@ -64,7 +64,7 @@ class Rotation(registries.TestCase):
         """No login at first; once there is one, the very next look succeeds."""
         registry = self.password_registry({"user": "secret-1"}, data=self.source.data)
         mounted = self.mount()
-        self.assert_refused(mounted, registry, 0, ["podman login", registry.address])
+        self.assert_refused(mounted, registry, 0, ["log in", registry.address])
         self.log_in("mount", registry.address, "user", "secret-1")
         self.assert_reads(mounted, registry, 0)
 
@@ -75,7 +75,7 @@ class Rotation(registries.TestCase):
         mounted = self.mount()
         self.assert_reads(mounted, registry, 0)
         harness.run("skopeo", "logout", "--authfile", self.auth_file, registry.address)
-        self.assert_refused(mounted, registry, 1, ["podman login", registry.address])
+        self.assert_refused(mounted, registry, 1, ["log in", registry.address])
         self.assert_reads(mounted, registry, 0)
 
     def test_password_at_a_token_server(self):
