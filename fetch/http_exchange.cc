@@ -9,6 +9,16 @@ using store::ErrorCode;
 using store::Fail;
 using store::Result;
 
+namespace {
+
+// What says how to answer, and nothing about who asks.
+bool IsPublicHeader(const HttpHeader& header) {
+  return header.name == "Accept" || header.name == "Range" || header.name == "If-Range" ||
+         header.name == "If-None-Match";
+}
+
+}  // namespace
+
 bool IsRedirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
@@ -28,12 +38,13 @@ Result<HttpRequest> RedirectedRequest(const HttpRequest& request, const HttpHead
   }
   HttpRequest next = request;
   next.url = *std::move(url);
-  // Within the origin the request stays as it is. Once it has left, its credentials are gone, and
-  // they do not come back with a redirect home.
+  // Within the origin the request stays as it is. Once it has left, its credentials are gone
+  // (passwords, tokens, whatever a configuration adds, the client's certificate), and they do not
+  // come back with a redirect home.
   if (!next.url.SameOrigin(request.url)) {
-    std::erase_if(next.headers, [](const HttpHeader& header) {
-      return header.name == "Authorization" || header.name == "Cookie";
-    });
+    std::erase_if(next.headers, [](const HttpHeader& header) { return !IsPublicHeader(header); });
+    next.tls.certificate_file.clear();
+    next.tls.key_file.clear();
     if (!next.url.SameOrigin(origin)) next.reach = std::min(request.reach, head.peer);
   }
   if (const auto scope = ScopeOfHost(next.url.host()); scope && *scope > next.reach) {

@@ -41,6 +41,7 @@ class HttpExchange {
   void Discard();
 
   const Url& url() const { return transfer_->request().url; }  // of the last hop
+  const HttpRequest& request() const { return transfer_->request(); }
   // Whether the last hop is still on the origin that the caller asked for.
   bool at_origin() const { return url().SameOrigin(origin_); }
   std::string Describe() const { return transfer_->Describe(); }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <span>
 #include <utility>
 
 #include "store/json.h"
@@ -256,7 +257,7 @@ Result<std::shared_ptr<const LayoutSource::Contents>> LayoutSource::Read(int dir
   auto contents = std::make_shared<Contents>();
   contents->stamp = stamp;
   for (const store::Descriptor& entry : index->manifests) {
-    contents->media_types.emplace(entry.digest, entry.media_type);
+    contents->entries.emplace(entry.digest, entry);
     for (const std::string_view key : kNameAnnotations) {
       const std::string* const name = store::FindAnnotation(entry.annotations, key);
       if (name == nullptr) continue;
@@ -304,8 +305,8 @@ Result<std::optional<store::RemoteDocument>> LayoutSource::FetchManifest(
     digest = entry->second.digest;
   }
   if (known == digest) return std::nullopt;
-  if (const auto type = contents->media_types.find(*digest); type != contents->media_types.end()) {
-    document.media_type = type->second;
+  if (const auto entry = contents->entries.find(*digest); entry != contents->entries.end()) {
+    document.media_type = entry->second.media_type;
   }
   struct stat status{};
   const std::string what = Describe("blobs/" + digest->ToString());
@@ -345,6 +346,34 @@ Result<std::vector<std::string>> LayoutSource::ListRepositories(const store::Reg
   std::vector<std::string> paths;
   for (const auto& [path, tags] : contents->repositories) paths.push_back(path);
   return paths;
+}
+
+Result<std::vector<store::Descriptor>> LayoutSource::ListReferrers(const store::Repository&,
+                                                                   const Digest& subject,
+                                                                   std::string_view artifact_type,
+                                                                   const store::FetchContext&) {
+  OCIFS_ASSIGN_OR_RETURN(const std::shared_ptr<const Contents> contents, Load());
+  std::vector<store::Descriptor> referrers;
+  for (const auto& [digest, entry] : contents->entries) {
+    struct stat status{};
+    const std::string what = Describe("blobs/" + digest.ToString());
+    OCIFS_ASSIGN_OR_RETURN(const FileDescriptor file,
+                           OpenBlobFile(options_.directory, digest, what, &status));
+    OCIFS_ASSIGN_OR_RETURN(const std::string bytes,
+                           ReadWhole(file.get(), store::kMaxDocumentBytes, what));
+    // A damaged manifest refers to nothing that could be trusted.
+    if (Digest::Of(std::as_bytes(std::span(bytes)), digest.algorithm()) != digest) continue;
+    const auto parsed = store::ParseManifest(bytes, entry.media_type);
+    const auto* const manifest = parsed ? std::get_if<store::Manifest>(&*parsed) : nullptr;
+    if (manifest == nullptr || !manifest->subject || manifest->subject->digest != subject) continue;
+    store::Descriptor referrer = entry;
+    referrer.artifact_type = manifest->artifact_type;
+    referrer.annotations = manifest->annotations;
+    if (artifact_type.empty() || referrer.artifact_type == artifact_type) {
+      referrers.push_back(std::move(referrer));
+    }
+  }
+  return referrers;
 }
 
 }  // namespace ocifs::fetch

@@ -52,6 +52,12 @@ class LayoutSource final : public store::Source {
                                          const store::FetchContext& context) override;
   store::Result<std::vector<std::string>> ListRepositories(
       const store::Registry& registry, const store::FetchContext& context) override;
+  // A disk has no other server to turn to.
+  bool RejectBlob(const store::Repository&, const store::Descriptor&) override { return false; }
+  // Reads every manifest that index.json names.
+  store::Result<std::vector<store::Descriptor>> ListReferrers(
+      const store::Repository& repository, const store::Digest& subject,
+      std::string_view artifact_type, const store::FetchContext& context) override;
 
  private:
   // What tells one state of index.json from another.
@@ -66,7 +72,7 @@ class LayoutSource final : public store::Source {
   struct Contents {
     Stamp stamp;
     std::map<std::string, std::map<std::string, store::Descriptor>> repositories;  // by path, tag
-    std::map<store::Digest, std::string> media_types;
+    std::map<store::Digest, store::Descriptor> entries;
   };
 
   LayoutSource(store::Registry registry, LayoutOptions options,

@@ -83,6 +83,8 @@ bool TakeParameters(std::string_view& rest) {
 
 }  // namespace
 
+bool IsHtml(const HttpHead& head) { return IsHtml(head.MediaType()); }
+
 std::string QuoteErrorBody(std::string_view media_type, std::string_view body) {
   if (IsHtml(media_type)) return "";
   if (const Result<Json> parsed = Json::Parse(body, {.max_bytes = kMaxErrorBodyBytes}); parsed) {
@@ -178,23 +180,45 @@ Result<std::optional<Url>> NextLink(const HttpHeaders& headers, const Url& base)
   return std::nullopt;
 }
 
-Result<std::vector<std::string>> ParseTagList(std::string_view body, size_t max_bytes) {
+namespace {
+
+// The strings of one array member that `is_valid` accepts; null stands for an empty array.
+template <typename Predicate>
+Result<std::vector<std::string>> ParseNames(std::string_view body, size_t max_bytes,
+                                            std::string_view what, std::string_view member,
+                                            Predicate is_valid) {
+  const std::string not_a = "not a " + std::string(what) + ": ";
+  const std::string quoted = "\"" + std::string(member) + "\"";
   const Result<Json> parsed = Json::Parse(body, {.max_bytes = max_bytes});
-  if (!parsed) return Fail(ErrorCode::kRemote, "not a tag list: " + parsed.error().message);
-  const Json* const tags = parsed->Find("tags");
-  if (parsed->object() == nullptr || tags == nullptr) {
-    return Fail(ErrorCode::kRemote, "not a tag list: no \"tags\"");
+  if (!parsed) return Fail(ErrorCode::kRemote, not_a + parsed.error().message);
+  const Json* const list = parsed->Find(member);
+  if (parsed->object() == nullptr || list == nullptr) {
+    return Fail(ErrorCode::kRemote, not_a + "no " + quoted);
   }
   std::vector<std::string> names;
-  if (tags->is_null()) return names;
-  if (tags->array() == nullptr)
-    return Fail(ErrorCode::kRemote, "not a tag list: \"tags\" is no array");
-  names.reserve(tags->array()->size());
-  for (const Json& tag : *tags->array()) {
-    const std::string* const name = tag.string();
-    if (name != nullptr && store::Tag::Parse(*name)) names.push_back(*name);
+  if (list->is_null()) return names;
+  if (list->array() == nullptr) return Fail(ErrorCode::kRemote, not_a + quoted + " is no array");
+  names.reserve(list->array()->size());
+  for (const Json& item : *list->array()) {
+    const std::string* const name = item.string();
+    if (name != nullptr && is_valid(*name)) names.push_back(*name);
   }
   return names;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> ParseTagList(std::string_view body, size_t max_bytes) {
+  return ParseNames(body, max_bytes, "tag list", "tags",
+                    [](const std::string& name) { return store::Tag::Parse(name).has_value(); });
+}
+
+Result<std::vector<std::string>> ParseCatalog(std::string_view body, size_t max_bytes) {
+  const Result<store::Registry> any = store::Registry::Parse("registry.invalid");
+  if (!any) return Fail(any.error());
+  return ParseNames(body, max_bytes, "catalog", "repositories", [&any](const std::string& name) {
+    return store::Repository::Parse(*any, name).has_value();
+  });
 }
 
 }  // namespace ocifs::fetch

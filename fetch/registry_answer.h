@@ -34,6 +34,9 @@ bool IsRegistryAnswer(const HttpHead& head, std::string_view body);
 // kRateLimited, others → kRemote. Pure.
 store::Error ErrorFromAnswer(std::string_view what, const HttpHead& head, std::string_view body);
 
+// Whether the answer is a web page, which no registry sends.
+bool IsHtml(const HttpHead& head);
+
 // At most kMaxErrorBodyBytes of a body; what came before a failure.
 template <typename Transfer>
 std::string ReadErrorBody(Transfer& transfer) {
@@ -53,6 +56,10 @@ store::Result<std::optional<Url>> NextLink(const HttpHeaders& headers, const Url
 
 // `tags` of a tag list, those that are valid tags. kRemote when the body is no tag list. Pure.
 store::Result<std::vector<std::string>> ParseTagList(std::string_view body, size_t max_bytes);
+
+// `repositories` of a catalog, those that are valid repository paths. kRemote when the body is no
+// catalog. Pure.
+store::Result<std::vector<std::string>> ParseCatalog(std::string_view body, size_t max_bytes);
 
 }  // namespace ocifs::fetch
 

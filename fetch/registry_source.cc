@@ -1,10 +1,13 @@
 #include "fetch/registry_source.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "fetch/address.h"
 #include "fetch/registry_answer.h"
+#include "store/log.h"
 #include "store/text.h"
 
 namespace ocifs::fetch {
@@ -13,6 +16,7 @@ namespace {
 using store::Error;
 using store::ErrorCode;
 using store::Fail;
+using store::MutexLock;
 using store::Result;
 
 // Registries answer 404 for, or convert, what a client does not name here.
@@ -27,83 +31,55 @@ std::string ManifestAccept() {
   return accept;
 }
 
-bool IsHtml(const HttpHead& head) { return head.MediaType() == "text/html"; }
+std::unexpected<Failure> Failed(ErrorCode code, std::string message, int tries = 1) {
+  return std::unexpected(Failure{.error = {code, std::move(message)}, .tries = tries});
+}
 
-// Checks the size while the bytes pass; the digest is for the reader, who hashes anyway.
-class RegistryBlobStream final : public store::BlobStream {
- public:
-  RegistryBlobStream(RegistryHost& host, const store::Repository& repository, HttpRequest request,
-                     uint64_t size, std::stop_token stop)
-      : exchange_(host, repository, std::move(request), std::move(stop)), size_(size) {}
+std::string WebPage(RegistryExchange& exchange) {
+  return exchange.http().Describe() +
+         ": answered with a web page; is there a login page or a proxy in the way?";
+}
 
-  Result<std::span<const std::byte>> Next() override {
-    if (failure_) return Fail(*failure_);
-    Result<std::span<const std::byte>> bytes = Read();
-    if (!bytes) failure_ = bytes.error();
-    return bytes;
+// The answer, if its status is one of these.
+Attempted<const HttpHead*> Expect(RegistryExchange& exchange, int status, int other = 0) {
+  Result<const HttpHead*> head = exchange.Head();
+  if (!head) {
+    return std::unexpected(FailureOfTransport(std::move(head).error(), exchange.answered()));
   }
+  if ((*head)->status == status || (*head)->status == other) return *head;
+  return std::unexpected(
+      FailureOfAnswer(**head, exchange.ErrorOfAnswer(**head), std::chrono::system_clock::now()));
+}
 
- private:
-  Result<std::span<const std::byte>> Read() {
-    if (!opened_) {
-      OCIFS_RETURN_IF_ERROR(Open());
-      opened_ = true;
-    }
-    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, exchange_.http().Next());
-    if (bytes.size() > size_ - received_) return WrongSize("longer than its descriptor", "more");
-    received_ += bytes.size();
-    if (bytes.empty() && received_ != size_) {
-      return WrongSize("shorter than its descriptor", std::to_string(received_));
-    }
-    return bytes;
-  }
+void Prepare(HttpRequest& request, const Attempts::Turn& turn) {
+  request.connect_timeout = turn.connect_timeout;
+  request.fresh_connection = turn.fresh_connection;
+}
 
-  Result<void> Open() {
-    OCIFS_ASSIGN_OR_RETURN(const HttpHead* const head, exchange_.Head());
-    if (head->status != 200) {
-      Error error = exchange_.ErrorOfAnswer(*head);
-      // A manifest names the blob, so its absence is the registry's fault, not the name's.
-      if (error.code == ErrorCode::kNotFound) error.code = ErrorCode::kRemote;
-      return Fail(std::move(error));
-    }
-    if (!head->content_length || *head->content_length == size_) return {};
-    if (IsHtml(*head)) {
-      return Fail(ErrorCode::kRemote, exchange_.http().Describe() +
-                                          ": answered with a web page; is there a login page or a "
-                                          "proxy in the way?");
-    }
-    return WrongSize(*head->content_length > size_ ? "longer than its descriptor"
-                                                   : "shorter than its descriptor",
-                     std::to_string(*head->content_length));
-  }
+void NoteConnectTime(const HttpHead& head, RegistryHost& host) {
+  if (head.connect_time) host.NoteConnectTime(*head.connect_time);
+}
 
-  std::unexpected<Error> WrongSize(std::string_view how, const std::string& actual) {
-    return Fail(ErrorCode::kCorrupt, exchange_.http().Describe() + ": the blob is " +
-                                         std::string(how) + " (" + actual + " instead of " +
-                                         std::to_string(size_) + " bytes)");
-  }
-
-  RegistryExchange exchange_;
-  const uint64_t size_;
-  uint64_t received_ = 0;
-  bool opened_ = false;
-  std::optional<Error> failure_;
-};
-
-// A cursor is "<page number> <path and query of that page>".
-struct TagCursor {
+// A cursor is "<page number> <place of the server> <path and query of that page>".
+struct ListCursor {
   uint64_t page = 1;
+  size_t place = 0;
   std::string path_and_query;
+
+  std::string ToString() const {
+    return std::to_string(page) + " " + std::to_string(place) + " " + path_and_query;
+  }
 };
 
-Result<TagCursor> ParseCursor(std::string_view text) {
-  const size_t space = text.find(' ');
-  const std::optional<uint64_t> page =
-      store::ParseDecimal(text.substr(0, space), RegistrySource::kMaxTagPages);
-  if (space == std::string_view::npos || !page || !text.substr(space + 1).starts_with('/')) {
-    return Fail(ErrorCode::kInvalid, "not a cursor of a tag list");
+Result<ListCursor> ParseCursor(std::string_view text) {
+  const size_t first = text.find(' ');
+  const size_t second = first == std::string_view::npos ? first : text.find(' ', first + 1);
+  if (second != std::string_view::npos && text.substr(second + 1).starts_with('/')) {
+    const auto page = store::ParseDecimal(text.substr(0, first), RegistrySource::kMaxPages);
+    const auto place = store::ParseDecimal(text.substr(first + 1, second - first - 1), 1'000);
+    if (page && place) return ListCursor{*page, *place, std::string(text.substr(second + 1))};
   }
-  return TagCursor{*page, std::string(text.substr(space + 1))};
+  return Fail(ErrorCode::kInvalid, "not a cursor of a tag list");
 }
 
 std::string PathAndQuery(const Url& url) {
@@ -112,132 +88,428 @@ std::string PathAndQuery(const Url& url) {
   return path == std::string::npos ? "/" : text.substr(path);
 }
 
-}  // namespace
-
-Result<std::unique_ptr<RegistrySource>> RegistrySource::Create(
-    RegistrySourceOptions options, std::unique_ptr<CredentialSource> credentials,
-    std::unique_ptr<Resolver> resolver) {
-  for (const auto& [name, registry_options] : options.registries) {
-    OCIFS_ASSIGN_OR_RETURN(const store::Registry registry, store::Registry::Parse(name));
-    OCIFS_RETURN_IF_ERROR(EndpointOf(registry, registry_options));
-  }
-  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<HttpClient> client, HttpClient::Create(options.http));
-  return std::unique_ptr<RegistrySource>(new RegistrySource(
-      std::move(options), std::move(client), std::move(credentials), std::move(resolver)));
+std::string TooManyPages(std::string_view what) {
+  return "more than " + std::to_string(RegistrySource::kMaxPages) + " pages of " +
+         std::string(what);
 }
 
-Result<RegistryHost*> RegistrySource::HostOf(const store::Registry& registry) {
-  const store::MutexLock lock(mutex_);
-  if (const auto found = hosts_.find(registry.name()); found != hosts_.end()) {
-    return found->second.get();
+// The tag under which clients keep an index of referrers where a registry has no API for it
+// (distribution-spec, "Referrers Tag Schema").
+std::string FallbackTag(const store::Digest& subject) {
+  std::string text = subject.ToString();
+  const size_t colon = text.find(':');
+  std::string tag =
+      text.substr(0, std::min<size_t>(colon, 32)) + "-" + text.substr(colon + 1).substr(0, 64);
+  for (char& c : tag) {
+    const bool legal = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '_' || c == '.' || c == '-';
+    if (!legal) c = '-';
   }
-  RegistryOptions options;
-  if (const auto configured = options_.registries.find(registry.name());
-      configured != options_.registries.end()) {
-    options = configured->second;
+  return tag;
+}
+
+// The entries of an index of referrers, those of `artifact_type` if that is not empty: registries
+// may ignore the filter.
+Result<std::vector<store::Descriptor>> ParseReferrers(std::string_view body,
+                                                      std::string_view media_type,
+                                                      std::string_view artifact_type) {
+  OCIFS_ASSIGN_OR_RETURN(auto document, store::ParseManifest(body, media_type));
+  auto* const index = std::get_if<store::ImageIndex>(&document);
+  if (index == nullptr) return Fail(ErrorCode::kRemote, "a list of referrers that is no index");
+  std::erase_if(index->manifests, [&](const store::Descriptor& entry) {
+    return !artifact_type.empty() && entry.artifact_type != artifact_type;
+  });
+  return std::move(index->manifests);
+}
+
+class OneCredential final : public CredentialSource {
+ public:
+  explicit OneCredential(Credential credential) : credential_(std::move(credential)) {}
+  Result<std::optional<Credential>> Lookup(const store::Repository&, Freshness,
+                                           const std::stop_token&) override {
+    return credential_;
   }
-  OCIFS_ASSIGN_OR_RETURN(Url endpoint, EndpointOf(registry, options));
-  auto host = std::make_unique<RegistryHost>(registry, std::move(endpoint), std::move(options),
-                                             *client_, tokens_, *credentials_);
-  return hosts_.emplace(registry.name(), std::move(host)).first->second.get();
+
+ private:
+  const Credential credential_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<RegistrySource>> RegistrySource::Create(RegistrySourceOptions options,
+                                                               RegistrySourceParts parts) {
+  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<HttpClient> client, HttpClient::Create(options.http));
+  return std::unique_ptr<RegistrySource>(
+      new RegistrySource(std::move(options), std::move(parts), std::move(client)));
+}
+
+// --- Servers -------------------------------------------------------------------------------------
+
+RegistryHost& RegistrySource::HostOf(const Endpoint& endpoint) {
+  const std::string key = RegistryHost::KeyOf(endpoint);
+  const MutexLock lock(mutex_);
+  std::unique_ptr<RegistryHost>& host = hosts_[key];
+  if (host == nullptr) {
+    host = std::make_unique<RegistryHost>(endpoint, *client_, tokens_, *parts_.credentials,
+                                          *parts_.timer);
+  }
+  return *host;
+}
+
+Result<std::vector<Candidate>> RegistrySource::CandidatesFor(const store::Repository& repository,
+                                                             Need need) {
+  OCIFS_ASSIGN_OR_RETURN(Route route, parts_.router->RouteOf(repository));
+  std::vector<Candidate> candidates;
+  for (Endpoint& endpoint : route.endpoints) {
+    const bool fits = need == Need::kPull      ? endpoint.may_pull
+                      : need == Need::kResolve ? endpoint.may_resolve
+                                               : endpoint.may_referrers;
+    if (!fits) continue;
+    RegistryHost& host = HostOf(endpoint);
+    candidates.push_back({&host, std::move(endpoint)});
+  }
+  if (!candidates.empty()) return candidates;
+  return Fail(ErrorCode::kDenied,
+              "registry " + repository.registry().name() +
+                  ": no server may be asked for this, by its hosts.toml (capabilities)");
+}
+
+template <typename T>
+Result<T> RegistrySource::Ask(std::string what, std::vector<Candidate> candidates,
+                              const store::FetchContext& context, const Attempt<T>& attempt) {
+  Attempts attempts(std::move(what), std::move(candidates), options_.retry, *parts_.timer,
+                    context.stop);
+  while (true) {
+    OCIFS_ASSIGN_OR_RETURN(const Attempts::Turn turn, attempts.Next());
+    Attempted<T> result = attempt(turn);
+    if (result) {
+      attempts.Answered();
+      return *std::move(result);
+    }
+    attempts.Failed(std::move(result).error());
+  }
 }
 
 Result<void> RegistrySource::FindRegistry(const store::Registry& registry,
                                           const store::FetchContext& context) {
-  if (options_.registries.contains(registry.name()) || registry.is_loopback() ||
-      ScopeOfHost(registry.host())) {
+  if (registry.is_loopback() || ScopeOfHost(registry.host()) ||
+      parts_.router->IsConfigured(registry)) {
     return {};
   }
-  return resolver_->Find(registry.is_docker_hub() ? "registry-1.docker.io" : registry.host(),
-                         context.stop);
+  return parts_.resolver->Find(registry.is_docker_hub() ? "registry-1.docker.io" : registry.host(),
+                               context.stop);
 }
+
+Result<void> RegistrySource::CheckLogin(const store::Registry& registry,
+                                        const Credential& credential,
+                                        const store::FetchContext& context) {
+  // Any repository leads to the registry itself, which comes last.
+  OCIFS_ASSIGN_OR_RETURN(const store::Repository any, store::Repository::Parse(registry, "login"));
+  OCIFS_ASSIGN_OR_RETURN(Route route, parts_.router->RouteOf(any));
+  Endpoint& origin = route.endpoints.back();
+  const Access access{origin.repository, ""};
+  OneCredential credentials(credential);
+  TokenCache tokens(*client_);  // of this login alone
+  RegistryHost host(std::move(origin), *client_, tokens, credentials, *parts_.timer);
+  OCIFS_ASSIGN_OR_RETURN(HttpRequest request, host.Get("/"));
+  RegistryExchange exchange(host, access, std::move(request), context.stop);
+  if (Attempted<const HttpHead*> head = Expect(exchange, 200); !head) {
+    return Fail(std::move(head).error().error);
+  }
+  exchange.http().Discard();
+  return {};
+}
+
+// --- Manifests and blobs -------------------------------------------------------------------------
 
 Result<std::optional<store::RemoteDocument>> RegistrySource::FetchManifest(
     const store::Reference& reference, const std::optional<store::Digest>& known,
     const store::FetchContext& context) {
-  const store::Repository& repository = reference.repository();
-  OCIFS_ASSIGN_OR_RETURN(RegistryHost* const host, HostOf(repository.registry()));
-  const std::string name =
-      reference.tag() ? reference.tag()->name() : reference.digest()->ToString();
-  OCIFS_ASSIGN_OR_RETURN(HttpRequest request,
-                         host->Get("/v2/" + repository.path() + "/manifests/" + name));
-  request.headers.push_back({"Accept", ManifestAccept()});
-  if (known) request.headers.push_back({"If-None-Match", "\"" + known->ToString() + "\""});
-  RegistryExchange exchange(*host, repository, std::move(request), context.stop);
-  OCIFS_ASSIGN_OR_RETURN(const HttpHead* head, exchange.Head());
-  if (known && head->status == 304) return std::nullopt;
-  OCIFS_ASSIGN_OR_RETURN(head, exchange.Expect(200));
-  if (IsHtml(*head)) {
-    return Fail(ErrorCode::kRemote, exchange.http().Describe() +
-                                        ": answered with a web page; is there a login page or a "
-                                        "proxy in the way?");
-  }
-  store::RemoteDocument document;
-  document.media_type = head->MediaType();
-  OCIFS_ASSIGN_OR_RETURN(document.bytes, exchange.http().ReadAll(store::kMaxDocumentBytes));
-  return document;
+  using Answer = std::optional<store::RemoteDocument>;
+  const bool by_digest = !reference.tag();
+  OCIFS_ASSIGN_OR_RETURN(
+      std::vector<Candidate> candidates,
+      CandidatesFor(reference.repository(), by_digest ? Need::kPull : Need::kResolve));
+  const std::string name = by_digest ? reference.digest()->ToString() : reference.tag()->name();
+  const Attempt<Answer> attempt = [&](const Attempts::Turn& turn) -> Attempted<Answer> {
+    RegistryHost& host = *turn.candidate.host;
+    const store::Repository& repository = turn.candidate.endpoint.repository;
+    Result<HttpRequest> request = host.Get("/" + repository.path() + "/manifests/" + name);
+    if (!request) return std::unexpected(Failure{.error = std::move(request).error()});
+    Prepare(*request, turn);
+    request->headers.push_back({"Accept", ManifestAccept()});
+    if (known) request->headers.push_back({"If-None-Match", "\"" + known->ToString() + "\""});
+    RegistryExchange exchange(host, Access::Pull(repository), *std::move(request), context.stop);
+    const Attempted<const HttpHead*> head = Expect(exchange, 200, known ? 304 : 200);
+    if (!head) return std::unexpected(head.error());
+    NoteConnectTime(**head, host);
+    if ((*head)->status == 304) return std::nullopt;
+    if (IsHtml(**head)) return Failed(ErrorCode::kRemote, WebPage(exchange));
+    store::RemoteDocument document;
+    document.media_type = (*head)->MediaType();
+    Result<std::string> bytes = exchange.http().ReadAll(store::kMaxDocumentBytes);
+    if (!bytes) return std::unexpected(FailureOfTransport(std::move(bytes).error(), true));
+    document.bytes = *std::move(bytes);
+    // The store checks this too; here it says whether another server is to be asked.
+    if (by_digest) {
+      const store::Digest actual =
+          store::Digest::Of(store::AsBytes(document.bytes), reference.digest()->algorithm());
+      if (actual != *reference.digest()) {
+        return Failed(ErrorCode::kCorrupt, exchange.http().Describe() +
+                                               ": the content served has digest " +
+                                               actual.ToString() + "; nothing of it was kept");
+      }
+    }
+    return document;
+  };
+  return Ask<Answer>("manifest " + reference.ToString(), std::move(candidates), context, attempt);
 }
 
 Result<std::unique_ptr<store::BlobStream>> RegistrySource::OpenBlob(
     const store::Repository& repository, const store::Descriptor& blob,
     const store::FetchContext& context) {
-  OCIFS_ASSIGN_OR_RETURN(RegistryHost* const host, HostOf(repository.registry()));
-  OCIFS_ASSIGN_OR_RETURN(HttpRequest request, host->Get("/v2/" + repository.path() + "/blobs/" +
-                                                        blob.digest.ToString()));
-  // What fits into the buffer is never paused and may share a connection (HttpConnection).
-  if (blob.size > client_->options().max_buffered_bytes) {
-    request.connection = HttpConnection::kOwn;
+  OCIFS_ASSIGN_OR_RETURN(std::vector<Candidate> candidates, CandidatesFor(repository, Need::kPull));
+  const std::string digest = blob.digest.ToString();
+  const std::set<const RegistryHost*> rejected = RejectedFor(digest);
+  // The last server stays: it may have mended what it has.
+  const Candidate last = candidates.back();
+  std::erase_if(candidates,
+                [&](const Candidate& candidate) { return rejected.contains(candidate.host); });
+  if (candidates.empty()) candidates.push_back(last);
+  auto attempts = std::make_unique<Attempts>("blob " + digest + " of " + repository.ToString(),
+                                             std::move(candidates), options_.retry, *parts_.timer,
+                                             context.stop);
+  return std::make_unique<RegistryBlobStream>(
+      std::move(attempts), blob, options_.blobs,
+      [this, digest](RegistryHost& host) { NoteServed(digest, host); }, context.stop);
+}
+
+void RegistrySource::NoteServed(const std::string& digest, const RegistryHost& host) {
+  const Timer::TimePoint now = parts_.timer->Now();
+  const MutexLock lock(mutex_);
+  std::erase_if(served_, [&](const auto& item) { return now - item.second.at >= kRejectedFor; });
+  Served& served = served_[digest];
+  served.hosts.insert(&host);
+  served.at = now;
+}
+
+std::set<const RegistryHost*> RegistrySource::RejectedFor(const std::string& digest) {
+  const Timer::TimePoint now = parts_.timer->Now();
+  const MutexLock lock(mutex_);
+  const auto found = served_.find(digest);
+  if (found == served_.end() || now - found->second.at >= kRejectedFor) return {};
+  return found->second.rejected;
+}
+
+bool RegistrySource::RejectBlob(const store::Repository& repository,
+                                const store::Descriptor& blob) {
+  const Result<std::vector<Candidate>> candidates = CandidatesFor(repository, Need::kPull);
+  if (!candidates) return false;
+  const std::string digest = blob.digest.ToString();
+  std::string names;
+  bool another = false;
+  {
+    const MutexLock lock(mutex_);
+    const auto found = served_.find(digest);
+    if (found == served_.end()) return false;
+    Served& served = found->second;
+    for (const Candidate& candidate : *candidates) {
+      if (served.hosts.contains(candidate.host)) {
+        names += (names.empty() ? "" : ", ") + candidate.host->name();
+        served.rejected.insert(candidate.host);
+      }
+      another = another || !served.rejected.contains(candidate.host);
+    }
+    served.hosts.clear();
   }
-  return std::make_unique<RegistryBlobStream>(*host, repository, std::move(request), blob.size,
-                                              context.stop);
+  if (another) {
+    store::Log(store::LogLevel::kWarning, "blob " + digest + " of " + repository.ToString() + ": " +
+                                              names +
+                                              " served wrong bytes; it is not asked for that blob "
+                                              "again for a while, another server is");
+  }
+  return another;
+}
+
+// --- Lists ---------------------------------------------------------------------------------------
+
+Attempted<RegistrySource::Page> RegistrySource::GetPage(const Attempts::Turn& turn,
+                                                        const Access& access, HttpRequest request,
+                                                        size_t max_bytes,
+                                                        const store::FetchContext& context) {
+  Prepare(request, turn);
+  const Url asked = request.url;
+  RegistryExchange exchange(*turn.candidate.host, access, std::move(request), context.stop);
+  const Attempted<const HttpHead*> head = Expect(exchange, 200);
+  if (!head) return std::unexpected(head.error());
+  NoteConnectTime(**head, *turn.candidate.host);
+  auto wrap = [&](Error error) {
+    return std::unexpected(Failure{.error = std::move(error).Wrap(exchange.http().Describe())});
+  };
+  if (IsHtml(**head)) return Failed(ErrorCode::kRemote, WebPage(exchange));
+  Page page;
+  page.media_type = (*head)->MediaType();
+  Result<std::optional<Url>> next = NextLink((*head)->headers, asked);
+  if (!next) return wrap(std::move(next).error());
+  page.next = *std::move(next);
+  if (page.next && page.next->ToString() == asked.ToString()) {
+    return wrap({ErrorCode::kRemote, "the Link to the next page leads to the same page"});
+  }
+  Result<std::string> body = exchange.http().ReadAll(max_bytes);
+  if (!body) return std::unexpected(FailureOfTransport(std::move(body).error(), true));
+  page.body = *std::move(body);
+  return page;
 }
 
 Result<store::TagPage> RegistrySource::ListTags(const store::Repository& repository,
                                                 std::string_view cursor,
                                                 const store::FetchContext& context) {
-  OCIFS_ASSIGN_OR_RETURN(RegistryHost* const host, HostOf(repository.registry()));
-  uint64_t page_number = 1;
-  HttpRequest request{.url = host->endpoint()};
-  if (cursor.empty()) {
-    OCIFS_ASSIGN_OR_RETURN(request, host->Get("/v2/" + repository.path() + "/tags/list?n=1000"));
-  } else {
-    OCIFS_ASSIGN_OR_RETURN(const TagCursor place, ParseCursor(cursor));
-    page_number = place.page;
-    OCIFS_ASSIGN_OR_RETURN(request, host->Get("/v2/"));
-    OCIFS_ASSIGN_OR_RETURN(request.url, host->endpoint().Resolve(place.path_and_query));
-    if (!request.url.SameOrigin(host->endpoint())) {
+  OCIFS_ASSIGN_OR_RETURN(std::vector<Candidate> candidates,
+                         CandidatesFor(repository, Need::kResolve));
+  ListCursor place;
+  if (!cursor.empty()) {
+    OCIFS_ASSIGN_OR_RETURN(place, ParseCursor(cursor));
+    if (place.place >= candidates.size()) {
       return Fail(ErrorCode::kInvalid, "not a cursor of this registry's tag list");
     }
   }
-  request.headers.push_back({"Accept", "application/json"});
-  const Url asked = request.url;
-  RegistryExchange exchange(*host, repository, std::move(request), context.stop);
-  OCIFS_ASSIGN_OR_RETURN(const HttpHead* const head, exchange.Expect(200));
-  auto wrap = [&](Error error) { return Fail(std::move(error).Wrap(exchange.http().Describe())); };
-  store::TagPage page;
-  Result<std::optional<Url>> next = NextLink(head->headers, asked);
-  if (!next) return wrap(std::move(next).error());
-  OCIFS_ASSIGN_OR_RETURN(const std::string body, exchange.http().ReadAll(kMaxTagPageBytes));
-  Result<std::vector<std::string>> tags = ParseTagList(body, kMaxTagPageBytes);
-  if (!tags) return wrap(std::move(tags).error());
-  page.tags = *std::move(tags);
-  if (*next) {
-    if ((*next)->ToString() == asked.ToString()) {
-      return wrap({ErrorCode::kRemote, "the Link to the next page leads to the same page"});
+  const std::vector<Candidate> all = candidates;
+  // The rest of a list is where its beginning was.
+  if (!cursor.empty()) candidates = {all[place.place]};
+  const Attempt<store::TagPage> attempt =
+      [&](const Attempts::Turn& turn) -> Attempted<store::TagPage> {
+    RegistryHost& host = *turn.candidate.host;
+    const store::Repository& there = turn.candidate.endpoint.repository;
+    Result<HttpRequest> request = host.Get("/" + there.path() + "/tags/list?n=1000");
+    if (request && !cursor.empty()) {
+      Result<Url> url = host.api_root().Resolve(place.path_and_query);
+      if (!url || !url->SameOrigin(host.api_root())) {
+        return Failed(ErrorCode::kInvalid, "not a cursor of this registry's tag list");
+      }
+      request->url = *std::move(url);
     }
-    if (page_number >= kMaxTagPages) {
-      return wrap(
-          {ErrorCode::kTooLarge, "more than " + std::to_string(kMaxTagPages) + " pages of tags"});
+    if (!request) return std::unexpected(Failure{.error = std::move(request).error()});
+    const std::string what = "GET " + request->url.ForDisplay();
+    request->headers.push_back({"Accept", "application/json"});
+    Attempted<Page> got =
+        GetPage(turn, Access::Pull(there), *std::move(request), kMaxTagPageBytes, context);
+    if (!got) return std::unexpected(std::move(got).error());
+    Result<std::vector<std::string>> tags = ParseTagList(got->body, kMaxTagPageBytes);
+    if (!tags) {
+      return std::unexpected(Failure{.error = std::move(tags).error().Wrap(what)});
     }
-    page.next = std::to_string(page_number + 1) + " " + PathAndQuery(**next);
-  }
-  return page;
+    store::TagPage page{.tags = *std::move(tags), .next = {}};
+    if (got->next) {
+      if (place.page >= kMaxPages) {
+        return Failed(ErrorCode::kTooLarge, what + ": " + TooManyPages("tags"));
+      }
+      const auto at = std::find_if(all.begin(), all.end(), [&](const Candidate& candidate) {
+        return candidate.host == turn.candidate.host;
+      });
+      page.next = ListCursor{place.page + 1, static_cast<size_t>(at - all.begin()),
+                             PathAndQuery(*got->next)}
+                      .ToString();
+    }
+    return page;
+  };
+  return Ask<store::TagPage>("tags of " + repository.ToString(), std::move(candidates), context,
+                             attempt);
 }
 
-Result<std::vector<std::string>> RegistrySource::ListRepositories(const store::Registry& registry,
-                                                                  const store::FetchContext&) {
-  return Fail(ErrorCode::kUnsupported,
-              "registry " + registry.name() + ": registries do not list their repositories");
+Result<std::vector<std::string>> RegistrySource::ListRepositories(
+    const store::Registry& registry, const store::FetchContext& context) {
+  using Names = std::vector<std::string>;
+  if (!options_.catalogs.contains(registry.name())) {
+    return Fail(ErrorCode::kUnsupported,
+                "registry " + registry.name() +
+                    ": it is not asked for its repositories (`catalog = true` allows that)");
+  }
+  OCIFS_ASSIGN_OR_RETURN(const store::Repository any,
+                         store::Repository::Parse(registry, "catalog"));
+  OCIFS_ASSIGN_OR_RETURN(std::vector<Candidate> candidates, CandidatesFor(any, Need::kResolve));
+  // A mirror's catalog is what it happens to hold.
+  candidates.erase(candidates.begin(), candidates.end() - 1);
+  const Attempt<Names> attempt = [&](const Attempts::Turn& turn) -> Attempted<Names> {
+    RegistryHost& host = *turn.candidate.host;
+    const Access access{turn.candidate.endpoint.repository, "registry:catalog:*"};
+    Names names;
+    Result<HttpRequest> request = host.Get("/_catalog?n=1000");
+    for (uint64_t pages = 1;; ++pages) {
+      if (!request) return std::unexpected(Failure{.error = std::move(request).error()});
+      const HttpRequest asked = *request;
+      Attempted<Page> page = GetPage(turn, access, *std::move(request), kMaxTagPageBytes, context);
+      if (!page) return std::unexpected(std::move(page).error());
+      Result<Names> some = ParseCatalog(page->body, kMaxTagPageBytes);
+      if (!some) return std::unexpected(Failure{.error = std::move(some).error()});
+      names.insert(names.end(), some->begin(), some->end());
+      if (!page->next) return names;
+      if (pages >= kMaxPages || names.size() > kMaxListed) {
+        return Failed(ErrorCode::kTooLarge,
+                      "registry " + registry.name() + ": " + TooManyPages("repositories"));
+      }
+      request = asked;
+      request->url = *page->next;
+    }
+  };
+  return Ask<Names>("catalog of " + registry.name(), std::move(candidates), context, attempt);
+}
+
+Attempted<std::vector<store::Descriptor>> RegistrySource::AskReferrers(
+    const Attempts::Turn& turn, const store::Digest& subject, std::string_view artifact_type,
+    const store::FetchContext& context) {
+  RegistryHost& host = *turn.candidate.host;
+  const store::Repository& there = turn.candidate.endpoint.repository;
+  std::vector<store::Descriptor> referrers;
+  std::string path = "/" + there.path() + "/referrers/" + subject.ToString();
+  if (!artifact_type.empty()) path += "?artifactType=" + PercentEncode(artifact_type);
+  Result<HttpRequest> request = host.Get(path);
+  bool fallback = false;
+  for (uint64_t pages = 1;; ++pages) {
+    if (!request) return std::unexpected(Failure{.error = std::move(request).error()});
+    HttpRequest asked = *request;
+    asked.headers.push_back({"Accept", std::string(store::media_type::kOciIndex)});
+    Attempted<Page> page =
+        GetPage(turn, Access::Pull(there), std::move(asked), store::kMaxDocumentBytes, context);
+    if (!page) {
+      const ErrorCode code = page.error().error.code;
+      // A registry without the API says 404, or what its front door says to unknown paths.
+      if (pages == 1 && !fallback && (code == ErrorCode::kNotFound || code == ErrorCode::kRemote) &&
+          !page.error().unreachable) {
+        fallback = true;
+        pages = 0;
+        request = host.Get("/" + there.path() + "/manifests/" + FallbackTag(subject));
+        continue;
+      }
+      if (fallback && code == ErrorCode::kNotFound) return referrers;
+      return std::unexpected(std::move(page).error());
+    }
+    Result<std::vector<store::Descriptor>> some =
+        ParseReferrers(page->body, page->media_type, artifact_type);
+    if (!some) {
+      return std::unexpected(
+          Failure{.error = std::move(some).error().Wrap("referrers of " + subject.ToString())});
+    }
+    referrers.insert(referrers.end(), some->begin(), some->end());
+    if (!page->next || fallback) return referrers;
+    if (pages >= kMaxPages || referrers.size() > kMaxListed) {
+      return Failed(ErrorCode::kTooLarge,
+                    "referrers of " + subject.ToString() + ": " + TooManyPages("referrers"));
+    }
+    request->url = *page->next;
+  }
+}
+
+Result<std::vector<store::Descriptor>> RegistrySource::ListReferrers(
+    const store::Repository& repository, const store::Digest& subject,
+    std::string_view artifact_type, const store::FetchContext& context) {
+  using Descriptors = std::vector<store::Descriptor>;
+  OCIFS_ASSIGN_OR_RETURN(std::vector<Candidate> candidates,
+                         CandidatesFor(repository, Need::kReferrers));
+  const Attempt<Descriptors> attempt = [&](const Attempts::Turn& turn) {
+    return AskReferrers(turn, subject, artifact_type, context);
+  };
+  return Ask<Descriptors>("referrers of " + repository.ToString() + "@" + subject.ToString(),
+                          std::move(candidates), context, attempt);
 }
 
 }  // namespace ocifs::fetch

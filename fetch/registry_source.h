@@ -1,4 +1,5 @@
-// The Source that speaks to registries (OCI distribution-spec 1.1, pull side).
+// The Source that speaks to registries (OCI distribution-spec 1.1, pull side), through mirrors
+// where some are configured.
 //
 // A first access costs the requests that it is made of and no others: where a token is wanted, the
 // request that is refused with 401 and the token's; then manifest, config, layers. There is no ping
@@ -6,14 +7,24 @@
 #ifndef OCIFS_FETCH_REGISTRY_SOURCE_H_
 #define OCIFS_FETCH_REGISTRY_SOURCE_H_
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "fetch/attempts.h"
 #include "fetch/credentials.h"
+#include "fetch/failure.h"
 #include "fetch/http_client.h"
+#include "fetch/registry_blob_stream.h"
 #include "fetch/registry_host.h"
 #include "fetch/resolver.h"
+#include "fetch/route.h"
+#include "fetch/timer.h"
 #include "fetch/token.h"
 #include "store/mutex.h"
 #include "store/source.h"
@@ -21,22 +32,35 @@
 namespace ocifs::fetch {
 
 struct RegistrySourceOptions {
-  std::map<std::string, RegistryOptions> registries = {};  // by Registry::name()
   HttpClientOptions http = {};
+  RetryOptions retry = {};
+  BlobTransferOptions blobs = {};
+  // Registries, by Registry::name(), that are asked for their catalog when they are listed.
+  std::set<std::string> catalogs = {};
+};
+
+// What a RegistrySource is made with. No pointer may be null.
+struct RegistrySourceParts {
+  std::unique_ptr<Router> router;
+  std::unique_ptr<CredentialSource> credentials;
+  std::unique_ptr<Resolver> resolver = std::make_unique<Resolver>();
+  std::unique_ptr<Timer> timer = std::make_unique<Timer>();
 };
 
 // Thread-safe. Streams must not outlive it.
 class RegistrySource final : public store::Source {
  public:
-  // More pages of tags than any registry needs; a list that goes on is kTooLarge.
-  static constexpr uint64_t kMaxTagPages = 2000;
+  // More pages of a list than any registry needs; one that goes on is kTooLarge.
+  static constexpr uint64_t kMaxPages = 2000;
   static constexpr size_t kMaxTagPageBytes = size_t{16} << 20;
+  // Of referrers and of a catalog; more is kTooLarge.
+  static constexpr size_t kMaxListed = 100'000;
+  // A server whose bytes for a blob were wrong is not asked for that blob again for that long.
+  static constexpr std::chrono::minutes kRejectedFor{10};
 
-  // Starts the HTTP thread. kInvalid when a configured endpoint does not parse. `credentials` and
-  // `resolver` must not be null.
-  static store::Result<std::unique_ptr<RegistrySource>> Create(
-      RegistrySourceOptions options, std::unique_ptr<CredentialSource> credentials,
-      std::unique_ptr<Resolver> resolver = std::make_unique<Resolver>());
+  // Starts the HTTP thread.
+  static store::Result<std::unique_ptr<RegistrySource>> Create(RegistrySourceOptions options,
+                                                               RegistrySourceParts parts);
 
   store::Result<void> FindRegistry(const store::Registry& registry,
                                    const store::FetchContext& context) override;
@@ -46,30 +70,72 @@ class RegistrySource final : public store::Source {
   store::Result<std::unique_ptr<store::BlobStream>> OpenBlob(
       const store::Repository& repository, const store::Descriptor& blob,
       const store::FetchContext& context) override;
+  bool RejectBlob(const store::Repository& repository, const store::Descriptor& blob) override
+      OCIFS_EXCLUDES(mutex_);
   store::Result<store::TagPage> ListTags(const store::Repository& repository,
                                          std::string_view cursor,
                                          const store::FetchContext& context) override;
+  // The registry's catalog (GET /v2/_catalog) if the options name it, else kUnsupported.
   store::Result<std::vector<std::string>> ListRepositories(
       const store::Registry& registry, const store::FetchContext& context) override;
+  // GET /v2/<name>/referrers/<digest>; where that is 404, the index under the fallback tag.
+  store::Result<std::vector<store::Descriptor>> ListReferrers(
+      const store::Repository& repository, const store::Digest& subject,
+      std::string_view artifact_type, const store::FetchContext& context) override;
+
+  // Whether the registry accepts this login: GET /v2/, and a token where one is asked for.
+  // kUnauthenticated when it does not. A registry that asks for none accepts all.
+  store::Result<void> CheckLogin(const store::Registry& registry, const Credential& credential,
+                                 const store::FetchContext& context);
 
  private:
-  RegistrySource(RegistrySourceOptions options, std::unique_ptr<HttpClient> client,
-                 std::unique_ptr<CredentialSource> credentials, std::unique_ptr<Resolver> resolver)
+  enum class Need { kPull, kResolve, kReferrers };
+  struct Served {
+    std::set<const RegistryHost*> hosts = {};     // that gave bytes of it
+    std::set<const RegistryHost*> rejected = {};  // whose bytes were wrong
+    Timer::TimePoint at;
+  };
+  template <typename T>
+  using Attempt = std::function<Attempted<T>(const Attempts::Turn&)>;
+
+  RegistrySource(RegistrySourceOptions options, RegistrySourceParts parts,
+                 std::unique_ptr<HttpClient> client)
       : options_(std::move(options)),
+        parts_(std::move(parts)),
         client_(std::move(client)),
-        credentials_(std::move(credentials)),
-        resolver_(std::move(resolver)),
         tokens_(*client_) {}
 
-  store::Result<RegistryHost*> HostOf(const store::Registry& registry) OCIFS_EXCLUDES(mutex_);
+  // The servers that may be asked, in order; never empty.
+  store::Result<std::vector<Candidate>> CandidatesFor(const store::Repository& repository,
+                                                      Need need);
+  RegistryHost& HostOf(const Endpoint& endpoint) OCIFS_EXCLUDES(mutex_);
+  // One server after the other until an attempt succeeds.
+  template <typename T>
+  store::Result<T> Ask(std::string what, std::vector<Candidate> candidates,
+                       const store::FetchContext& context, const Attempt<T>& attempt);
+  // One page of JSON from a server.
+  struct Page {
+    std::string body;
+    std::string media_type;
+    std::optional<Url> next;
+  };
+  Attempted<Page> GetPage(const Attempts::Turn& turn, const Access& access, HttpRequest request,
+                          size_t max_bytes, const store::FetchContext& context);
+  Attempted<std::vector<store::Descriptor>> AskReferrers(const Attempts::Turn& turn,
+                                                         const store::Digest& subject,
+                                                         std::string_view artifact_type,
+                                                         const store::FetchContext& context);
+
+  void NoteServed(const std::string& digest, const RegistryHost& host) OCIFS_EXCLUDES(mutex_);
+  std::set<const RegistryHost*> RejectedFor(const std::string& digest) OCIFS_EXCLUDES(mutex_);
 
   const RegistrySourceOptions options_;
+  const RegistrySourceParts parts_;
   const std::unique_ptr<HttpClient> client_;
-  const std::unique_ptr<CredentialSource> credentials_;
-  const std::unique_ptr<Resolver> resolver_;
   TokenCache tokens_;
   store::Mutex mutex_;
-  std::map<std::string, std::unique_ptr<RegistryHost>> hosts_ OCIFS_GUARDED_BY(mutex_);
+  std::map<std::string, std::unique_ptr<RegistryHost>> hosts_ OCIFS_GUARDED_BY(mutex_);  // by key
+  std::map<std::string, Served> served_ OCIFS_GUARDED_BY(mutex_);  // by digest
 };
 
 }  // namespace ocifs::fetch

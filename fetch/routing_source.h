@@ -41,6 +41,14 @@ class RoutingSource final : public store::Source {
       const store::Registry& registry, const store::FetchContext& context) override {
     return Of(registry).ListRepositories(registry, context);
   }
+  bool RejectBlob(const store::Repository& repository, const store::Descriptor& blob) override {
+    return Of(repository.registry()).RejectBlob(repository, blob);
+  }
+  store::Result<std::vector<store::Descriptor>> ListReferrers(
+      const store::Repository& repository, const store::Digest& subject,
+      std::string_view artifact_type, const store::FetchContext& context) override {
+    return Of(repository.registry()).ListReferrers(repository, subject, artifact_type, context);
+  }
 
  private:
   store::Source& Of(const store::Registry& registry) const {

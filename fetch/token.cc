@@ -272,11 +272,9 @@ Result<IssuedToken> TokenCache::Fetch(const TokenRequest& request, const std::st
     // Token servers say "no such login" in many ways, and none of them is about a package.
     if (status == 400 || status == 401 || status == 403 || status == 404) {
       error.code = ErrorCode::kUnauthenticated;
-      error.message += request.credential
-                           ? "; the stored login was refused, renew it with `podman login " +
-                                 request.registry + "` or `docker login " + request.registry + "`"
-                           : "; log in with `podman login " + request.registry +
-                                 "` or `docker login " + request.registry + "`";
+      error.message += request.credential ? "; the stored login was refused, renew it with `"
+                                          : "; log in with `";
+      error.message += "ocifs-ctl login " + request.registry + "`";
     }
     return wrap(std::move(error));
   }

@@ -380,8 +380,8 @@ class Puller::Layers {
     while (LayerJob* job = NextJob()) {
       const uint64_t mark = worker.chunks.pack_length();
       Result<void> ingested = CatchExceptions([&] { return Ingest(worker, *job); });
-      if (!ingested && ingested.error().code == ErrorCode::kCorrupt && job->local) {
-        ingested = IngestAgain(worker, *job, mark);
+      while (!ingested && ingested.error().code == ErrorCode::kCorrupt && MayIngestAgain(*job)) {
+        ingested = CatchExceptions([&] { return IngestAgain(worker, *job, mark); });
       }
       if (ingested) ingested = CountEntries(*job);
       if (!ingested) {
@@ -437,16 +437,25 @@ class Puller::Layers {
                                           " entries (limits.max_entries)");
   }
 
-  // The raw blob in the store may be what is damaged: it goes, with all that was taken from it
-  // since the pack's length was `mark`, and the layer is pulled.
+  // Whether what does not unpack may be had whole elsewhere: the raw blob in the store may be what
+  // is damaged, and a mirror may have served other bytes than the registry has.
+  bool MayIngestAgain(const LayerJob& job) {
+    if (job.local) {
+      Log(LogLevel::kWarning, "blob " + job.descriptor.digest.ToString() +
+                                  " in the store does not unpack; it is fetched again");
+      return true;
+    }
+    return puller_.source_.RejectBlob(documents_.origin, job.descriptor);
+  }
+
+  // The blob goes, with all that was taken from it since the pack's length was `mark`, and the
+  // layer is pulled.
   Result<void> IngestAgain(Worker& worker, LayerJob& job, uint64_t mark) {
     OCIFS_RETURN_IF_ERROR(worker.chunks.RollBackTo(mark));
-    Log(LogLevel::kWarning, "blob " + job.descriptor.digest.ToString() +
-                                " in the store does not unpack; it is fetched again");
-    OCIFS_RETURN_IF_ERROR(puller_.store_.blobs().Drop(job.descriptor.digest));
+    if (job.local) OCIFS_RETURN_IF_ERROR(puller_.store_.blobs().Drop(job.descriptor.digest));
+    job.keep.reset();
     OCIFS_RETURN_IF_ERROR(OpenRemote(job));
-    Result<void> ingested = Ingest(worker, job);
-    return ingested;
+    return Ingest(worker, job);
   }
 
  public:
@@ -533,15 +542,23 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
     OCIFS_ASSIGN_OR_RETURN(config_bytes, store_.blobs().ReadDocument(config.digest));
   }
   std::unique_ptr<ByteStream> config_stream;
-  if (!config_bytes) {
+  auto open_config = [&]() -> Result<void> {
     OCIFS_ASSIGN_OR_RETURN(config_stream, OpenRemote(repository, config, context));
     config_stream =
         VerifyBlob(std::move(config_stream), config, nullptr, [&](uint64_t) { progress.Moved(); });
-  }
+    return {};
+  };
+  if (!config_bytes) OCIFS_RETURN_IF_ERROR(open_config());
   Layers layers(*this, documents, mode, context, progress);
   OCIFS_RETURN_IF_ERROR(layers.Start());
   if (config_stream != nullptr) {
-    OCIFS_ASSIGN_OR_RETURN(config_bytes, ReadAll(*config_stream, kMaxDocumentBytes));
+    Result<std::string> read = ReadAll(*config_stream, kMaxDocumentBytes);
+    while (!read && read.error().code == ErrorCode::kCorrupt &&
+           source_.RejectBlob(repository, config)) {
+      OCIFS_RETURN_IF_ERROR(open_config());
+      read = ReadAll(*config_stream, kMaxDocumentBytes);
+    }
+    OCIFS_ASSIGN_OR_RETURN(config_bytes, std::move(read));
     work->batch.PutBlob(config.digest, BlobRecord{config_bytes->size(), config_bytes});
   }
   documents.config_bytes = *std::move(config_bytes);
@@ -587,10 +604,12 @@ Result<void> Puller::PullBlob(const Repository& repository, const Descriptor& bl
                          OrMissing(store_.index().FindBlob(blob.digest)));
   if (known) return {};
   IndexBatch batch;
-  OCIFS_ASSIGN_OR_RETURN(StagedBlob staged, store_.blobs().Stage(blob.digest, blob.size));
-  if (const std::optional<std::string> content = KnownContent(blob)) {
-    OCIFS_RETURN_IF_ERROR(staged.Append(AsBytes(*content)));
-  } else {
+  auto stage = [&]() -> Result<StagedBlob> {
+    OCIFS_ASSIGN_OR_RETURN(StagedBlob staged, store_.blobs().Stage(blob.digest, blob.size));
+    if (const std::optional<std::string> content = KnownContent(blob)) {
+      OCIFS_RETURN_IF_ERROR(staged.Append(AsBytes(*content)));
+      return staged;
+    }
     OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> remote,
                            OpenRemote(repository, blob, context));
     progress.Expect(blob.size);
@@ -598,10 +617,16 @@ Result<void> Puller::PullBlob(const Repository& repository, const Descriptor& bl
         std::move(remote), blob, &staged, [&](uint64_t bytes) { progress.Fetched(bytes); });
     while (true) {
       OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
-      if (piece.empty()) break;
+      if (piece.empty()) return staged;
     }
+  };
+  Result<StagedBlob> staged = stage();
+  while (!staged && staged.error().code == ErrorCode::kCorrupt &&
+         source_.RejectBlob(repository, blob)) {
+    staged = stage();
   }
-  OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(std::move(staged), blob.digest, batch));
+  if (!staged) return Fail(std::move(staged).error());
+  OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(*std::move(staged), blob.digest, batch));
   return store_.index().Commit(std::move(batch));
 }
 

@@ -46,8 +46,8 @@ struct TagPage {
   std::string next;               // opaque cursor of the next page; empty after the last
 };
 
-// Thread-safe. No call retries for longer than about 30 s without progress; none caches anything
-// but connections and tokens.
+// Thread-safe. Calls ask mirrors and try again as failures deserve, but none goes on for longer
+// than about 30 s without progress; none caches anything but connections and tokens.
 class Source {
  public:
   virtual ~Source() = default;
@@ -63,11 +63,15 @@ class Source {
                                                               const std::optional<Digest>& known,
                                                               const FetchContext& context) = 0;
 
-  // Starts one GET of a blob and returns at once. The stream gives exactly blob.size bytes or an
-  // error. A missing blob is kRemote, not kNotFound: a manifest names it.
+  // Starts to get a blob and returns at once. The stream gives exactly blob.size bytes or an error;
+  // breaks on the way are mended. A missing blob is kRemote, not kNotFound: a manifest names it.
   virtual Result<std::unique_ptr<BlobStream>> OpenBlob(const Repository& repository,
                                                        const Descriptor& blob,
                                                        const FetchContext& context) = 0;
+
+  // What OpenBlob gave for this blob a moment ago was not its content. True when there is another
+  // server that may have it: then opening it again is worth while.
+  virtual bool RejectBlob(const Repository& repository, const Descriptor& blob) = 0;
 
   // One page of a repository's tags; `cursor` is empty for the first, else TagPage::next.
   // kNotFound when the registry says that there is no such repository.
@@ -78,6 +82,13 @@ class Source {
   // where it cannot.
   virtual Result<std::vector<std::string>> ListRepositories(const Registry& registry,
                                                             const FetchContext& context) = 0;
+
+  // What refers to a manifest by its `subject`: descriptors with artifact type and annotations, all
+  // or those of one `artifact_type`. Empty where there is nothing.
+  virtual Result<std::vector<Descriptor>> ListReferrers(const Repository& repository,
+                                                        const Digest& subject,
+                                                        std::string_view artifact_type,
+                                                        const FetchContext& context) = 0;
 };
 
 }  // namespace ocifs::store

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "fetch/credentials.h"
+#include "fetch/host_router.h"
 #include "fetch/layout_source.h"
 #include "fetch/registry_source.h"
 #include "fetch/routing_source.h"
@@ -16,6 +17,8 @@ store::Result<std::unique_ptr<Engine>> Engine::Create(const Config& config) {
   std::unique_ptr<Engine> engine(new Engine());
   OCIFS_ASSIGN_OR_RETURN(engine->store_, store::Store::Open(config.store));
 
+  fetch::HostRouterOptions routing =
+      fetch::HostRouterOptionsFor(config.host_files, fetch::ProcessEnvironment, geteuid());
   fetch::RegistrySourceOptions options;
   // More than all pulls together hold open to one host (store/puller.cc), so that none of them
   // waits for a connection that another has paused.
@@ -25,7 +28,7 @@ store::Result<std::unique_ptr<Engine>> Engine::Create(const Config& config) {
     OCIFS_ASSIGN_OR_RETURN(store::Registry registry, store::Registry::Parse(name));
     engine->registries_.push_back(registry);
     if (registry_config.layout.empty()) {
-      options.registries.emplace(name, registry_config.options);
+      routing.registries.emplace(name, registry_config.options);
     } else {
       OCIFS_ASSIGN_OR_RETURN(
           std::unique_ptr<fetch::LayoutSource> layout,
@@ -36,8 +39,12 @@ store::Result<std::unique_ptr<Engine>> Engine::Create(const Config& config) {
   }
   auto credentials = std::make_unique<fetch::AuthFiles>(
       fetch::FindAuthPlaces(config.auth_file, fetch::ProcessEnvironment, geteuid()));
-  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<fetch::RegistrySource> registries,
-                         fetch::RegistrySource::Create(std::move(options), std::move(credentials)));
+  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<fetch::HostRouter> router,
+                         fetch::HostRouter::Create(std::move(routing)));
+  OCIFS_ASSIGN_OR_RETURN(
+      std::unique_ptr<fetch::RegistrySource> registries,
+      fetch::RegistrySource::Create(std::move(options), {.router = std::move(router),
+                                                         .credentials = std::move(credentials)}));
   engine->source_ =
       std::make_unique<fetch::RoutingSource>(std::move(layouts), std::move(registries));
 

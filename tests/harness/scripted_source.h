@@ -90,6 +90,13 @@ class ScriptedSource : public store::Source {
                                          const store::FetchContext& context) override;
   store::Result<std::vector<std::string>> ListRepositories(
       const store::Registry& registry, const store::FetchContext& context) override;
+  bool RejectBlob(const store::Repository&, const store::Descriptor&) override { return false; }
+  store::Result<std::vector<store::Descriptor>> ListReferrers(const store::Repository&,
+                                                              const store::Digest&,
+                                                              std::string_view,
+                                                              const store::FetchContext&) override {
+    return std::vector<store::Descriptor>();
+  }
 
  private:
   class Stream;

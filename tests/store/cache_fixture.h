@@ -93,6 +93,19 @@ class RawSource : public Source {
   Result<std::vector<std::string>> ListRepositories(const Registry&, const FetchContext&) override {
     return Fail(ErrorCode::kUnsupported, "no list");
   }
+  // Blobs that the next server has: told of wrong bytes, it serves these from then on.
+  std::map<std::string, std::string> better_blobs;
+  bool RejectBlob(const Repository&, const Descriptor& blob) override {
+    const auto better = better_blobs.find(blob.digest.ToString());
+    if (better == better_blobs.end()) return false;
+    blobs_[better->first] = better->second;
+    better_blobs.erase(better);
+    return true;
+  }
+  Result<std::vector<Descriptor>> ListReferrers(const Repository&, const Digest&, std::string_view,
+                                                const FetchContext&) override {
+    return std::vector<Descriptor>();
+  }
 
  private:
   std::map<std::string, std::string> documents_;
