@@ -187,10 +187,18 @@ class Faulty(TestCase):
         self.check(mirror.address, ["timed out", "slow", "nothing", "no data", "stalled"], seconds=29)
 
     def test_blackhole(self):
-        """It does not even answer the first packet."""
+        """It does not even answer the first packet. Who comes later does not wait for it as well."""
+        for i in range(4):
+            self.source.push("more", f"v{i}", oci.image([Tar().dir("./").file("n", b"%d" % i).bytes()]))
         link = self.link(self.source.address)
         link.blackhole()
-        self.check(link.address, ["timed out", "connect"], seconds=29)
+        mounted = self.check(link.address, ["timed out", "connect"], seconds=29)
+        start = time.monotonic()
+        for i in range(4):
+            with open(mounted.path(self.origin.address, f"more:v{i}", "n"), "rb") as file:
+                self.assertEqual(file.read(), b"%d" % i)
+        print(f"{self._testMethodName}: {time.monotonic() - start:.1f} s for four more")
+        self.assertLess(time.monotonic() - start, 15)
 
     def test_resets(self):
         link = self.link(self.source.address, cut_every=50_000, reset=True)

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Transfers over links that break, and logins that expire under them: readers get their bytes, and what has
-arrived is not fetched again."""
+"""Transfers over links that break: readers get their bytes, and what has arrived is not fetched again."""
 
 import os
 import threading
@@ -14,7 +13,7 @@ from tarfiles import Tar
 MB = 1_000_000
 
 
-class Resume(registries.TestCase):
+class BigPackage(registries.TestCase):
     def big_package(self, size, layers=1):
         """A registry with a package of random bytes, not compressed, and the digests of its files."""
         source = self.registry()
@@ -33,6 +32,8 @@ class Resume(registries.TestCase):
         for name, digest in digests.items():
             self.assertEqual(registries.digest_of_file(os.path.join(root, name)), digest)
 
+
+class Resume(BigPackage):
     def pulled(self, registry):
         """(whole, partial) answers with blobs."""
         made = [status for method, path, status in registry.requests() if method == "GET" and "/blobs/" in path]
@@ -134,28 +135,6 @@ class Resume(registries.TestCase):
                 return None
 
         self.assertEqual(harness.until(readable, "the registry that is back is believed", 30), digests["data0"])
-
-    def tokens_expire(self, *, layers, cut_every):
-        """Pulls for longer than 15 s with tokens that are good for 5 s, of a server that says a minute."""
-        source, digests = self.big_package(8 * MB, layers)
-        tokens = self.token_server(lifetime=5, expires_in=60)
-        registry = self.registry(data=source.data, settings=tokens.settings())
-        link = self.link(registry.address, rate=MB // 2, cut_every=cut_every)
-        mounted = self.mount()
-        self.assert_arrives(mounted, link.address, digests)
-        refused = [path for _, path, status in registry.requests() if status == 401]
-        print(f"{self._testMethodName}: {len(tokens.requests)} tokens, {len(refused)} refusals")
-        # A token more for those that were refused, not one for each request.
-        self.assertGreaterEqual(len(tokens.requests), 2)
-        self.assertLessEqual(len(tokens.requests), len(refused))
-        self.assertLessEqual(len(tokens.requests), 10)
-
-    def test_token_that_expires_between_layers(self):
-        self.tokens_expire(layers=24, cut_every=None)
-
-    def test_token_that_expires_under_a_layer(self):
-        """The rest of a layer is asked for with another token than its begin."""
-        self.tokens_expire(layers=1, cut_every=MB)
 
 
 if __name__ == "__main__":
