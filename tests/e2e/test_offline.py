@@ -90,7 +90,15 @@ class SecondRead(harness.TestCase):
         # What was unreachable is not remembered as missing.
         self.local.start()
         self.local.push("never", "1", oci.image([Tar().dir("./").file("late", b"l").bytes()]))
-        self.assertEqual(os.listdir(mounted.path(self.local.address, "never", "1")), ["late"])
+
+        def late():
+            try:
+                return os.listdir(mounted.path(self.local.address, "never", "1"))
+            except OSError:
+                return None
+
+        # A registry that was away is looked for every few seconds.
+        self.assertEqual(harness.until(late, "the registry that is back is found", 6), ["late"])
 
     def test_offline_option(self):
         """offline = true forbids every request, with the registry up."""
