@@ -22,6 +22,7 @@
 #include "tools/mount_table.h"
 #include "tools/package_path.h"
 #include "tools/progress_bar.h"
+#include "tools/version_order.h"
 
 namespace ocifs::tools {
 namespace {
@@ -65,6 +66,20 @@ void Print(const std::string& text) { std::printf("%s\n", text.c_str()); }
 Result<Reference> OneReference(const CommandOptions& options) {
   OCIFS_ASSIGN_OR_RETURN(PackagePath path, ParsePackagePath(options.arguments.front()));
   return std::move(path.reference);
+}
+
+// "registry/repository", or a reference in it.
+Result<store::Repository> OneRepository(const CommandOptions& options) {
+  const std::string& text = options.arguments.front();
+  if (const Result<PackagePath> path = ParsePackagePath(text)) return path->reference.repository();
+  // Without a tag it is no reference; any tag makes it one.
+  Result<PackagePath> path = ParsePackagePath(text + ":latest");
+  if (!path) {
+    return Fail(ErrorCode::kInvalid, text +
+                                         ": write registry/repository, for example "
+                                         "ghcr.io/owner/name");
+  }
+  return path->reference.repository();
 }
 
 // A file of references, one a line; '#' starts a comment.
@@ -343,6 +358,88 @@ int Status(const CommandOptions& options) {
     std::fprintf(stderr, "ocifs-ctl: %s is not in the store\n", reference->ToString().c_str());
   }
   return state == "complete" ? 0 : 1;
+}
+
+// --- tags and referrers --------------------------------------------------------------------------
+
+int Tags(const CommandOptions& options) {
+  const Result<store::Repository> repository = OneRepository(options);
+  if (!repository) return Complain(repository.error());
+  const Result<std::unique_ptr<Engine>> engine = Engine::Create(options.config);
+  if (!engine) return Complain(engine.error());
+  Result<store::TagList> list =
+      (*engine)->pull().Tags(*repository, store::PullThrough::TagsNeeded::kAll, {});
+  if (!list) return Complain(list.error());
+  SortTags(list->tags);
+  if (options.json) {
+    JsonArray tags;
+    for (const std::string& tag : list->tags) tags.Add(store::JsonQuote(tag));
+    Print(JsonObject()
+              .Text("repository", repository->ToString())
+              .Bool("complete", list->complete)
+              .OptionalText("fetched_at", list->fetched_at == 0
+                                              ? std::nullopt
+                                              : std::optional(FormatTime(list->fetched_at)))
+              .Raw("tags", tags.Finish())
+              .Finish());
+    return 0;
+  }
+  for (const std::string& tag : list->tags) Print(tag);
+  if (!list->complete) {
+    std::fprintf(stderr,
+                 "ocifs-ctl: the registry could not be asked; these are the tags that the store "
+                 "knows\n");
+  }
+  return 0;
+}
+
+namespace {
+
+Result<std::vector<store::Descriptor>> FindReferrers(const Reference& reference,
+                                                     const CommandOptions& options) {
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(options.config));
+  OCIFS_ASSIGN_OR_RETURN(const Resolution resolution, engine->pull().Resolve(reference, {}));
+  if (options.config.offline) {
+    return Fail(ErrorCode::kUnavailable,
+                "referrers are asked of the registry, and ocifs is offline");
+  }
+  return engine->remote().source().ListReferrers(reference.repository(), resolution.digest,
+                                                 options.artifact_type, {});
+}
+
+}  // namespace
+
+int Referrers(const CommandOptions& options) {
+  const Result<Reference> reference = OneReference(options);
+  if (!reference) return Complain(reference.error());
+  const Result<std::vector<store::Descriptor>> found = FindReferrers(*reference, options);
+  if (!found) return Complain(found.error());
+  if (options.json) {
+    JsonArray array;
+    for (const store::Descriptor& item : *found) {
+      JsonObject annotations;
+      for (const auto& [key, value] : item.annotations) annotations.Text(key, value);
+      array.Add(JsonObject()
+                    .Text("digest", item.digest.ToString())
+                    .Text("media_type", item.media_type)
+                    .Text("artifact_type", item.artifact_type)
+                    .Number("size", item.size)
+                    .Raw("annotations", annotations.Finish())
+                    .Finish());
+    }
+    Print(array.Finish());
+    return 0;
+  }
+  size_t width = std::string_view("ARTIFACT TYPE").size();
+  for (const store::Descriptor& item : *found) {
+    width = std::max(width, store::EscapeForDisplay(item.artifact_type).size());
+  }
+  if (!found->empty()) Print(fmt::format("{:<{}}  {}", "ARTIFACT TYPE", width, "DIGEST"));
+  for (const store::Descriptor& item : *found) {
+    Print(fmt::format("{:<{}}  {}", store::EscapeForDisplay(item.artifact_type), width,
+                      item.digest.ToString()));
+  }
+  return 0;
 }
 
 }  // namespace ocifs::tools

@@ -15,8 +15,9 @@ struct CommandOptions {
   Config config;
   bool json = false;
   std::vector<std::string> arguments;
-  std::string file;         // prefetch -f
-  std::string mount_point;  // path --mount
+  std::string file;           // prefetch -f
+  std::string mount_point;    // path --mount
+  std::string artifact_type;  // referrers --artifact-type
 };
 
 int Prefetch(const CommandOptions& options);
@@ -24,6 +25,8 @@ int ResolveReference(const CommandOptions& options);
 int ShowPath(const CommandOptions& options);
 int List(const CommandOptions& options);
 int Status(const CommandOptions& options);
+int Tags(const CommandOptions& options);
+int Referrers(const CommandOptions& options);
 
 }  // namespace ocifs::tools
 

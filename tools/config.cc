@@ -26,6 +26,10 @@ using store::ErrorCode;
 using store::Fail;
 using store::Result;
 
+// What all pulls together may hold open to one host (store/puller.cc), ranges of far blobs
+// included, so that none of them waits for a connection that another has paused.
+constexpr uint32_t kMinConnections = 32;
+
 // Reads the members of one TOML table; each key must be known and of its type.
 class TableReader {
  public:
@@ -169,6 +173,7 @@ Result<void> ReadRegistry(const std::string& name, const toml::node& node, const
       .Text("client_certificate", client_certificate)
       .Text("client_key", client_key)
       .Bool("insecure", insecure)
+      .Bool("catalog", out.catalog)
       .Text("endpoint", out.options.endpoint)
       .Text("scheme", scheme)
       .Texts("mirrors", "a list of hosts and URLs", out.options.mirrors)
@@ -192,6 +197,44 @@ Result<void> ReadRegistry(const std::string& name, const toml::node& node, const
   if (!client_key.empty()) tls.key_file = AbsolutePath(client_key, base);
   tls.verify = !insecure;
   config.registries.emplace(registry->name(), std::move(out));
+  return {};
+}
+
+Result<void> ReadTransfer(const toml::table& table, const std::string& file,
+                          fetch::RegistrySourceOptions& out) {
+  std::chrono::milliseconds far = std::chrono::ceil<std::chrono::milliseconds>(out.blobs.far);
+  std::optional<std::string>& proxy = out.http.proxy;
+  std::optional<std::string>& no_proxy = out.http.no_proxy;
+  TableReader reader(table, file, "transfer");
+  auto text_into = [&reader](const char* name, std::optional<std::string>& place) {
+    return [&reader, name, &place](const toml::node& node) -> Result<void> {
+      place = node.value_exact<std::string>();
+      if (!place) return reader.Wrong(node, name, "a string");
+      return {};
+    };
+  };
+  // Fewer, and pulls that hold some of theirs paused could keep all of them from one that waits.
+  auto connections_into = [&reader](const char* name, uint32_t& place) {
+    return [&reader, name, &place](const toml::node& node) -> Result<void> {
+      const auto value = node.value_exact<int64_t>();
+      if (!value || *value < kMinConnections || !std::in_range<uint32_t>(*value)) {
+        return reader.Wrong(node, name,
+                            fmt::format("a whole number, at least {}", kMinConnections));
+      }
+      place = static_cast<uint32_t>(*value);
+      return {};
+    };
+  };
+  reader.Count("ranges", out.blobs.max_ranges)
+      .Duration("far", far)
+      .Duration("connect_timeout", out.http.connect_timeout)
+      .Key("connections", connections_into("connections", out.http.max_connections))
+      .Key("connections_per_host",
+           connections_into("connections_per_host", out.http.max_connections_per_host))
+      .Key("proxy", text_into("proxy", proxy))
+      .Key("no_proxy", text_into("no_proxy", no_proxy));
+  OCIFS_RETURN_IF_ERROR(reader.Read());
+  out.blobs.far = far;
   return {};
 }
 
@@ -276,6 +319,12 @@ std::string AbsolutePath(std::string_view path, std::string_view base) {
   return text;
 }
 
+fetch::RegistrySourceOptions DefaultTransfer() {
+  fetch::RegistrySourceOptions options;
+  options.http.max_connections_per_host = kMinConnections;
+  return options;
+}
+
 std::string DefaultStore() {
   if (geteuid() == 0) return "/var/lib/ocifs";
   const char* cache = std::getenv("XDG_CACHE_HOME");
@@ -318,6 +367,12 @@ Result<Config> ParseConfig(std::string_view text, const std::string& file) {
                    ReadRegistry(std::string(name.str()), registry, file, base, config));
              }
              return {};
+           })
+      .Key("transfer",
+           [&](const toml::node& node) -> Result<void> {
+             const toml::table* transfer = node.as_table();
+             if (transfer == nullptr) return reader.Wrong(node, "transfer", "a table: [transfer]");
+             return ReadTransfer(*transfer, file, config.transfer);
            })
       .Key("limits", [&](const toml::node& node) -> Result<void> {
         const toml::table* limits = node.as_table();

@@ -10,6 +10,7 @@
 
 #include "fetch/host_router.h"
 #include "fetch/registry_options.h"
+#include "fetch/registry_source.h"
 #include "store/error.h"
 #include "store/limits.h"
 #include "store/platform.h"
@@ -20,7 +21,11 @@ struct RegistryConfig {
   fetch::RegistryOptions options;
   std::string layout;             // directory of an OCI image layout; empty: a real registry
   std::string layout_repository;  // of tags that come without one
+  bool catalog = false;           // listing the registry asks for its catalog
 };
+
+// Of the client, for the pulls that this program makes.
+fetch::RegistrySourceOptions DefaultTransfer();
 
 struct Config {
   std::string store;  // absolute
@@ -31,6 +36,7 @@ struct Config {
   std::string log_file;  // empty: syslog, or the standard error in the foreground
   bool security_capability = false;
   fetch::HostFilePlaces host_files;  // paths absolute
+  fetch::RegistrySourceOptions transfer = DefaultTransfer();
   store::Limits limits;
   std::map<std::string, RegistryConfig> registries;  // by Registry::name()
 };

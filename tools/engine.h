@@ -1,5 +1,4 @@
-// Store, sources and pull-through cache, put together as the configuration says. The one place
-// where fetch meets the rest.
+// Store, registries and pull-through cache, put together as the configuration says.
 #ifndef OCIFS_TOOLS_ENGINE_H_
 #define OCIFS_TOOLS_ENGINE_H_
 
@@ -9,9 +8,9 @@
 #include "store/error.h"
 #include "store/pull_through.h"
 #include "store/reference.h"
-#include "store/source.h"
 #include "store/store.h"
 #include "tools/config.h"
+#include "tools/remote.h"
 
 namespace ocifs::tools {
 
@@ -21,17 +20,17 @@ class Engine {
   static store::Result<std::unique_ptr<Engine>> Create(const Config& config);
 
   store::Store& store() { return *store_; }
+  Remote& remote() { return *remote_; }
   store::PullThrough& pull() { return *pull_; }
   // Those that the configuration names.
-  const std::vector<store::Registry>& registries() const { return registries_; }
+  const std::vector<store::Registry>& registries() const { return remote_->registries(); }
 
  private:
   Engine() = default;
   // In order of construction: each uses the ones before it.
   std::unique_ptr<store::Store> store_;
-  std::unique_ptr<store::Source> source_;
+  std::unique_ptr<Remote> remote_;
   std::unique_ptr<store::PullThrough> pull_;
-  std::vector<store::Registry> registries_;
 };
 
 }  // namespace ocifs::tools

@@ -4,11 +4,15 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "store/text.h"
 #include "tools/commands.h"
 #include "tools/log_setup.h"
+#include "tools/login.h"
+#include "tools/remote.h"
 
 namespace ocifs::tools {
 namespace {
@@ -18,7 +22,13 @@ struct CommandLine {
   std::string config;
   bool offline = false;
   CommandOptions options;
+  LoginOptions login;
 };
+
+int Complain(const store::Error& error) {
+  std::fprintf(stderr, "ocifs-ctl: %s\n", store::EscapeForDisplay(error.message).c_str());
+  return 1;
+}
 
 int RunCommand(CommandLine& line, int (*command)(const CommandOptions&)) {
   store::Result<Config> config = LoadConfig(line.config);
@@ -30,11 +40,7 @@ int RunCommand(CommandLine& line, int (*command)(const CommandOptions&)) {
                            "HOME is not set: say with --store where the store is");
     }
   }
-  if (!config) {
-    std::fprintf(stderr, "ocifs-ctl: %s\n",
-                 store::EscapeForDisplay(config.error().message).c_str());
-    return 1;
-  }
+  if (!config) return Complain(config.error());
   config->offline = config->offline || line.offline;
   line.options.config = *std::move(config);
   umask(077);
@@ -46,16 +52,37 @@ int RunCommand(CommandLine& line, int (*command)(const CommandOptions&)) {
   return command(line.options);
 }
 
+// Logins have nothing to do with a store.
+// Asks the registry whether it accepts the login, with the settings that `config` has for it.
+store::Result<void> CheckLogin(const Config& config, const store::Registry& registry,
+                               const fetch::Credential& credential) {
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Remote> remote, Remote::Create(config));
+  return remote->CheckLogin(registry, credential);
+}
+
+int RunLogin(CommandLine& line, int (*command)(const LoginOptions&)) {
+  store::Result<Config> config = LoadConfig(line.config);
+  if (!config) return Complain(config.error());
+  line.login.config = *std::move(config);
+  umask(077);
+  if (!SetUpLog(LogTarget::kStandardError, line.login.config.log_file, store::LogLevel::kWarning)) {
+    return 1;
+  }
+  return command(line.login);
+}
+
 }  // namespace
 }  // namespace ocifs::tools
 
 int main(int argc, char** argv) {
   using ocifs::tools::CommandOptions;
+  using ocifs::tools::LoginOptions;
   CLI::App app("Fetches and looks up OCI artifacts in the store of ocifs.", "ocifs-ctl");
   app.set_version_flag("--version", "ocifs-ctl " OCIFS_VERSION);
   app.require_subcommand(1);
   ocifs::tools::CommandLine line;
   int (*command)(const CommandOptions&) = nullptr;
+  int (*login_command)(const LoginOptions&) = nullptr;
 
   auto add = [&](const char* name, const char* what, int (*run)(const CommandOptions&)) {
     CLI::App* sub = app.add_subcommand(name, what);
@@ -95,8 +122,47 @@ int main(int argc, char** argv) {
                    "The mount point (default: where the store is mounted)")
       ->type_name("DIR");
   add("ls", "List what the store holds", ocifs::tools::List);
+  add_reference(
+      add("tags", "List the tags of a repository, newest version first", ocifs::tools::Tags));
+  CLI::App* referrers = add("referrers", "List what refers to a package: signatures, SBOMs, …",
+                            ocifs::tools::Referrers);
+  add_reference(referrers);
+  referrers->add_option("--artifact-type", line.options.artifact_type, "Only those of this type")
+      ->type_name("TYPE");
   add_reference(add("status", "Tell whether a package is in the store", ocifs::tools::Status));
 
+  auto add_login = [&](const char* name, const char* what, int (*run)(const LoginOptions&)) {
+    CLI::App* sub = app.add_subcommand(name, what);
+    sub->add_option("--authfile", line.login.auth_file,
+                    "The only file to look at (default: those of podman and docker)")
+        ->type_name("FILE");
+    sub->add_option("--config", line.config, "Configuration, see ocifs.toml(5)")->type_name("FILE");
+    sub->callback([&login_command, run] { login_command = run; });
+    return sub;
+  };
+  CLI::App* login =
+      add_login("login", "Store a login for a registry", [](const LoginOptions& options) {
+        return ocifs::tools::Login(options, ocifs::tools::CheckLogin);
+      });
+  login->add_option("REGISTRY", line.login.registry, "host or host:port")->required();
+  login->add_option("-u,--user,--username", line.login.user, "The user name (default: asked for)")
+      ->type_name("USER");
+  login->add_flag("--password-stdin", line.login.password_stdin,
+                  "Read the password from the standard input (default: asked for)");
+  login->add_flag("--no-verify", line.login.no_verify,
+                  "Store it without asking the registry whether it is right");
+  CLI::App* logout = add_login("logout", "Remove a login for a registry", ocifs::tools::Logout);
+  CLI::Option* registry = logout->add_option("REGISTRY", line.login.registry, "host or host:port");
+  CLI::Option* all = logout->add_flag("--all", line.login.all, "Remove those for all registries");
+  registry->excludes(all);
+  logout->callback([&, registry, all] {
+    if (registry->count() == 0 && all->count() == 0) {
+      throw CLI::RequiredError("REGISTRY or --all");
+    }
+    login_command = ocifs::tools::Logout;
+  });
+
   CLI11_PARSE(app, argc, argv);
+  if (login_command != nullptr) return ocifs::tools::RunLogin(line, login_command);
   return ocifs::tools::RunCommand(line, command);
 }

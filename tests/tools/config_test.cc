@@ -139,6 +139,40 @@ TEST(ConfigTest, AMissingFileIsNamed) {
   EXPECT_THAT(config.error().message, HasSubstr("/nonexistent/ocifs.toml"));
 }
 
+TEST(ConfigTest, TransferSettings) {
+  const auto config = ParseConfig(R"([transfer]
+ranges = 8
+far = "5ms"
+connect_timeout = "3s"
+connections = 64
+connections_per_host = 48
+proxy = "http://proxy.example:3128"
+no_proxy = ".internal"
+[registry."r.example"]
+catalog = true
+)",
+                                  "/etc/ocifs.toml");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->transfer.blobs.max_ranges, 8);
+  EXPECT_EQ(config->transfer.blobs.far, std::chrono::milliseconds(5));
+  EXPECT_EQ(config->transfer.http.connect_timeout, std::chrono::seconds(3));
+  EXPECT_EQ(config->transfer.http.max_connections, 64U);
+  EXPECT_EQ(config->transfer.http.max_connections_per_host, 48U);
+  EXPECT_EQ(config->transfer.http.proxy, "http://proxy.example:3128");
+  EXPECT_EQ(config->transfer.http.no_proxy, ".internal");
+  EXPECT_TRUE(config->registries.at("r.example").catalog);
+}
+
+TEST(ConfigTest, TooFewConnectionsAreRefused) {
+  for (const char* key : {"connections", "connections_per_host"}) {
+    const auto config =
+        ParseConfig("[transfer]\n" + std::string(key) + " = 31\n", "/etc/ocifs.toml");
+    ASSERT_FALSE(config) << key;
+    EXPECT_THAT(config.error().message, HasSubstr("/etc/ocifs.toml:2: "));
+    EXPECT_THAT(config.error().message, HasSubstr("at least 32"));
+  }
+}
+
 TEST(DurationTest, ReadsUnitsAndSums) {
   using std::chrono::milliseconds;
   EXPECT_EQ(ParseDuration("250ms"), milliseconds(250));
