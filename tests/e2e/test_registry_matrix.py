@@ -269,6 +269,22 @@ class Matrix(registries.TestCase):
                 mounted = self.mount(name)
                 self.assertEqual(os.listdir(mounted.path(registry.address, "team", "image")), ["1"])
 
+    def test_catalog(self):
+        """More repositories than a page has, by the registry's own Links, where its catalog may be asked for."""
+        source = super().registry()
+        source.push("r-0000", "1", oci.image([Tar().dir("./").file("n", b"n").bytes()]))
+        repositories = source.data / "docker" / "registry" / "v2" / "repositories"
+        names = [f"r-{i:04}" for i in range(1100)]
+        for name in names[1:-1]:
+            (repositories / name / "_layers").mkdir(parents=True)  # what makes a repository
+        shutil.copytree(repositories / names[0], repositories / names[-1])
+        registry = self.registry(data=source.data)
+        mounted = self.mount(config=registry_table(registry.address, catalog=True))
+        self.assertEqual(sorted(os.listdir(mounted.path(registry.address))), names)
+        self.assertEqual(len([path for _, path, _ in registry.requests() if "/_catalog" in path]), 2)
+        with open(mounted.path(registry.address, names[-1], "1", "n"), "rb") as file:
+            self.assertEqual(file.read(), b"n")
+
 
 if __name__ == "__main__":
     harness.main("nginx", "openssl")
