@@ -348,6 +348,11 @@ Result<std::vector<std::string>> LayoutSource::ListRepositories(const store::Reg
   return paths;
 }
 
+Result<std::vector<std::string>> LayoutSource::ListCatalog(const store::Registry& registry,
+                                                           const store::FetchContext&) {
+  return Fail(ErrorCode::kUnsupported, registry.name() + ": a layout has no catalog");
+}
+
 Result<std::vector<store::Descriptor>> LayoutSource::ListReferrers(const store::Repository&,
                                                                    const Digest& subject,
                                                                    std::string_view artifact_type,

@@ -52,6 +52,10 @@ class LayoutSource final : public store::Source {
                                          const store::FetchContext& context) override;
   store::Result<std::vector<std::string>> ListRepositories(
       const store::Registry& registry, const store::FetchContext& context) override;
+  // ListRepositories tells all there is.
+  bool HasCatalog(const store::Registry&) const override { return false; }
+  store::Result<std::vector<std::string>> ListCatalog(const store::Registry& registry,
+                                                      const store::FetchContext& context) override;
   // A disk has no other server to turn to.
   bool RejectBlob(const store::Repository&, const store::Descriptor&) override { return false; }
   // Reads every manifest that index.json names.

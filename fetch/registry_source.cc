@@ -416,10 +416,16 @@ Result<store::TagPage> RegistrySource::ListTags(const store::Repository& reposit
                              attempt);
 }
 
-Result<std::vector<std::string>> RegistrySource::ListRepositories(
-    const store::Registry& registry, const store::FetchContext& context) {
+Result<std::vector<std::string>> RegistrySource::ListRepositories(const store::Registry& registry,
+                                                                  const store::FetchContext&) {
+  return Fail(ErrorCode::kUnsupported,
+              "registry " + registry.name() + ": registries do not list their repositories");
+}
+
+Result<std::vector<std::string>> RegistrySource::ListCatalog(const store::Registry& registry,
+                                                             const store::FetchContext& context) {
   using Names = std::vector<std::string>;
-  if (!options_.catalogs.contains(registry.name())) {
+  if (!HasCatalog(registry)) {
     return Fail(ErrorCode::kUnsupported,
                 "registry " + registry.name() +
                     ": it is not asked for its repositories (`catalog = true` allows that)");

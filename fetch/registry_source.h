@@ -75,9 +75,14 @@ class RegistrySource final : public store::Source {
   store::Result<store::TagPage> ListTags(const store::Repository& repository,
                                          std::string_view cursor,
                                          const store::FetchContext& context) override;
-  // The registry's catalog (GET /v2/_catalog) if the options name it, else kUnsupported.
+  // kUnsupported: no registry can tell at no cost.
   store::Result<std::vector<std::string>> ListRepositories(
       const store::Registry& registry, const store::FetchContext& context) override;
+  bool HasCatalog(const store::Registry& registry) const override {
+    return options_.catalogs.contains(registry.name());
+  }
+  store::Result<std::vector<std::string>> ListCatalog(const store::Registry& registry,
+                                                      const store::FetchContext& context) override;
   // GET /v2/<name>/referrers/<digest>; where that is 404, the index under the fallback tag.
   store::Result<std::vector<store::Descriptor>> ListReferrers(
       const store::Repository& repository, const store::Digest& subject,

@@ -41,6 +41,13 @@ class RoutingSource final : public store::Source {
       const store::Registry& registry, const store::FetchContext& context) override {
     return Of(registry).ListRepositories(registry, context);
   }
+  bool HasCatalog(const store::Registry& registry) const override {
+    return Of(registry).HasCatalog(registry);
+  }
+  store::Result<std::vector<std::string>> ListCatalog(const store::Registry& registry,
+                                                      const store::FetchContext& context) override {
+    return Of(registry).ListCatalog(registry, context);
+  }
   bool RejectBlob(const store::Repository& repository, const store::Descriptor& blob) override {
     return Of(repository.registry()).RejectBlob(repository, blob);
   }

@@ -187,6 +187,7 @@ store::Result<std::vector<std::string>> Lister::Names(Slot& directory,
   OCIFS_ASSIGN_OR_RETURN(store::KnownNames known, pull_.Known(*directory.registry(), ""));
   names = std::move(known.repositories);
   Append(names, slots_.ProvenChildren(directory));
+  OCIFS_RETURN_IF_ERROR(AddFromCatalog(*directory.registry(), "", context, names));
   auto repositories = pull_.ListRepositories(*directory.registry(), context);
   if (repositories) {
     for (const std::string& path : *repositories) names.push_back(path.substr(0, path.find('/')));
@@ -195,6 +196,25 @@ store::Result<std::vector<std::string>> Lister::Names(Slot& directory,
     return Fail(std::move(repositories).error());
   }
   return names;
+}
+
+store::Result<void> Lister::AddFromCatalog(const store::Registry& registry, std::string_view prefix,
+                                           const RequestContext& context,
+                                           std::vector<std::string>& names) {
+  const auto catalog = pull_.Catalog(registry, context);
+  if (!catalog) {
+    const ErrorCode code = catalog.error().code;
+    if (code == ErrorCode::kWouldBlock || code == ErrorCode::kCancelled) {
+      return Fail(catalog.error());
+    }
+    return {};  // the rest of the listing is true without it
+  }
+  for (const std::string& path : **catalog) {
+    if (!path.starts_with(prefix)) continue;
+    const std::string_view rest = std::string_view(path).substr(prefix.size());
+    names.emplace_back(rest.substr(0, rest.find('/')));
+  }
+  return {};
 }
 
 store::Result<std::vector<std::string>> Lister::RepositoryNames(Slot& directory,
@@ -213,6 +233,7 @@ store::Result<std::vector<std::string>> Lister::RepositoryNames(Slot& directory,
   }
   Append(names, slots_.ProvenChildren(directory));
 
+  OCIFS_RETURN_IF_ERROR(AddFromCatalog(*directory.registry(), path + "/", context, names));
   auto repositories = pull_.ListRepositories(*directory.registry(), context);
   if (repositories) {
     const std::string prefix = path + "/";

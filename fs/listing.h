@@ -83,6 +83,10 @@ class Lister {
   Result<std::vector<std::string>> Names(Slot& directory, const store::RequestContext& context);
   Result<std::vector<std::string>> RepositoryNames(Slot& directory,
                                                    const store::RequestContext& context);
+  // The names directly below `prefix` ("" or "team/") that the registry's catalog knows.
+  Result<void> AddFromCatalog(const store::Registry& registry, std::string_view prefix,
+                              const store::RequestContext& context,
+                              std::vector<std::string>& names);
   void NameAppeared(Slot& directory, std::string_view name);
   std::shared_ptr<const Listing> Find(const Slot& directory) const;
   // Keeps it; true if it differs from the one before.

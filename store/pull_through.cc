@@ -85,6 +85,7 @@ class PullThrough::Impl {
         options_(std::move(options)),
         puller_(store, source, options_, committer_),
         missing_(options_.negative_ttl),
+        catalog_flights_(request_pool_, options_.stall_timeout),
         resolutions_(request_pool_, options_.stall_timeout),
         tag_lists_(request_pool_, options_.stall_timeout),
         registries_(request_pool_, options_.stall_timeout),
@@ -106,6 +107,8 @@ class PullThrough::Impl {
                           std::span<std::byte> out, const RequestContext& context);
   Result<TagList> Tags(const Repository& repository, TagsNeeded needed,
                        const RequestContext& context);
+  Result<std::shared_ptr<const std::vector<std::string>>> ListCatalog(
+      const Registry& registry, const RequestContext& context);
   Result<std::optional<Resolution>> KnownResolution(const Reference& reference);
   Result<KnownNames> Known(const Registry& registry, std::string_view path);
 
@@ -140,7 +143,15 @@ class PullThrough::Impl {
   std::unordered_map<std::string, std::weak_ptr<const StoredPackage>> packages_
       OCIFS_GUARDED_BY(mutex_);
 
+  struct Catalog {
+    std::shared_ptr<const std::vector<std::string>> paths;
+    int64_t fetched_at = 0;
+  };
+  std::shared_ptr<const std::vector<std::string>> FreshCatalog(const std::string& registry);
+  std::map<std::string, Catalog> catalogs_ OCIFS_GUARDED_BY(mutex_);
+
   std::stop_source stop_;
+  FlightTable<std::shared_ptr<const std::vector<std::string>>> catalog_flights_;
   FlightTable<Resolution> resolutions_;
   FlightTable<TagList> tag_lists_;
   FlightTable<std::monostate> registries_;
@@ -386,6 +397,36 @@ Result<TagList> PullThrough::Impl::ListTagsRemotely(const Repository& repository
   return KnownTags(repository);
 }
 
+std::shared_ptr<const std::vector<std::string>> PullThrough::Impl::FreshCatalog(
+    const std::string& registry) {
+  const MutexLock lock(mutex_);
+  const auto found = catalogs_.find(registry);
+  if (found == catalogs_.end()) return nullptr;
+  const int64_t age = options_.now() - found->second.fetched_at;
+  return age < 0 || age >= options_.catalog_ttl.count() ? nullptr : found->second.paths;
+}
+
+Result<std::shared_ptr<const std::vector<std::string>>> PullThrough::Impl::ListCatalog(
+    const Registry& registry, const RequestContext& context) {
+  using Paths = std::shared_ptr<const std::vector<std::string>>;
+  if (Paths known = FreshCatalog(registry.name())) return known;
+  if (options_.offline || !source_.HasCatalog(registry)) {
+    return Fail(ErrorCode::kUnsupported,
+                "registry " + registry.name() + " is not asked for its catalog");
+  }
+  return catalog_flights_.Run(
+      registry.name(), context,
+      [this, registry, fetch = Fetching(context)](FlightProgress&) -> Result<Paths> {
+        if (Paths known = FreshCatalog(registry.name())) return known;
+        OCIFS_ASSIGN_OR_RETURN(std::vector<std::string> paths,
+                               source_.ListCatalog(registry, fetch));
+        auto shared = std::make_shared<const std::vector<std::string>>(std::move(paths));
+        const MutexLock lock(mutex_);
+        catalogs_[registry.name()] = {shared, options_.now()};
+        return shared;
+      });
+}
+
 // --- packages ------------------------------------------------------------------------------------
 
 Result<std::shared_ptr<const Package>> PullThrough::Impl::Open(const Repository& repository,
@@ -604,6 +645,11 @@ Result<TagList> PullThrough::Tags(const Repository& repository, TagsNeeded neede
 Result<std::vector<std::string>> PullThrough::ListRepositories(const Registry& registry,
                                                                const RequestContext& context) {
   return impl_->source_.ListRepositories(registry, impl_->Fetching(context));
+}
+
+Result<std::shared_ptr<const std::vector<std::string>>> PullThrough::Catalog(
+    const Registry& registry, const RequestContext& context) {
+  return impl_->ListCatalog(registry, context);
 }
 
 Result<std::vector<Registry>> PullThrough::KnownRegistries() {

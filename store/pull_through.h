@@ -104,6 +104,7 @@ class PullThrough {
     std::chrono::milliseconds stall_timeout{30'000};
     std::chrono::seconds latest_ttl{300};   // how long the tag `latest` is not asked again
     std::chrono::seconds tag_list_ttl{10};  // how long a tag list is fresh
+    std::chrono::seconds catalog_ttl{60};   // how long a registry's catalog is fresh
     std::chrono::seconds negative_ttl{10};  // how long "there is none" is believed
     // Seconds since the epoch; a seam for tests.
     std::function<int64_t()> now = [] { return static_cast<int64_t>(std::time(nullptr)); };
@@ -148,6 +149,11 @@ class PullThrough {
   // Repository paths that the source can list at no cost (a layout on disk); else kUnsupported.
   Result<std::vector<std::string>> ListRepositories(const Registry& registry,
                                                     const RequestContext& context);
+
+  // Repository paths by the registry's catalog, at most catalog_ttl old; not all there is, as a
+  // registry need not tell everybody everything. kUnsupported where it is not to be asked.
+  Result<std::shared_ptr<const std::vector<std::string>>> Catalog(const Registry& registry,
+                                                                  const RequestContext& context);
 
   // What the store knows; no request, no wait.
   Result<std::vector<Registry>> KnownRegistries();

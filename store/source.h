@@ -83,6 +83,13 @@ class Source {
   virtual Result<std::vector<std::string>> ListRepositories(const Registry& registry,
                                                             const FetchContext& context) = 0;
 
+  // Whether this registry is to be asked for its catalog. No request.
+  virtual bool HasCatalog(const Registry& registry) const = 0;
+  // Repository paths by the registry's catalog (GET /v2/_catalog), all or those that it cares to
+  // tell; kUnsupported without HasCatalog.
+  virtual Result<std::vector<std::string>> ListCatalog(const Registry& registry,
+                                                       const FetchContext& context) = 0;
+
   // What refers to a manifest by its `subject`: descriptors with artifact type and annotations, all
   // or those of one `artifact_type`. Empty where there is nothing.
   virtual Result<std::vector<Descriptor>> ListReferrers(const Repository& repository,

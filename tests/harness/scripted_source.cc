@@ -245,6 +245,12 @@ void ScriptedSource::AllowListing(std::string_view registry) {
   registries_.insert(std::string(registry));
 }
 
+void ScriptedSource::SetCatalog(std::string_view registry, std::vector<std::string> paths) {
+  MutexLock lock(mutex_);
+  catalogs_[std::string(registry)] = std::move(paths);
+  registries_.insert(std::string(registry));
+}
+
 // --- What was asked ---
 
 size_t ScriptedSource::count(Call call) const {
@@ -347,6 +353,18 @@ Result<TagPage> ScriptedSource::ListTags(const Repository& repository, std::stri
   }
   if (tag != tags.end()) page.next = page.tags.back();
   return page;
+}
+
+bool ScriptedSource::HasCatalog(const Registry& registry) const {
+  MutexLock lock(mutex_);
+  return catalogs_.contains(registry.name());
+}
+
+Result<std::vector<std::string>> ScriptedSource::ListCatalog(const Registry& registry,
+                                                             const FetchContext& context) {
+  OCIFS_RETURN_IF_ERROR(Enter(Call::kCatalog, context));
+  MutexLock lock(mutex_);
+  return catalogs_.at(registry.name());
 }
 
 Result<std::vector<std::string>> ScriptedSource::ListRepositories(const Registry& registry,

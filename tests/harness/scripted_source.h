@@ -20,8 +20,8 @@ namespace ocifs::harness {
 // Thread-safe. Everything that is asked is counted before it is answered.
 class ScriptedSource : public store::Source {
  public:
-  enum class Call { kFindRegistry, kManifest, kBlob, kTags };
-  static constexpr size_t kCalls = 4;
+  enum class Call { kFindRegistry, kManifest, kBlob, kTags, kCatalog };
+  static constexpr size_t kCalls = 5;
 
   // --- What there is ---
 
@@ -65,6 +65,8 @@ class ScriptedSource : public store::Source {
   void SetPageSize(size_t size);
   // ListRepositories answers for that registry.
   void AllowListing(std::string_view registry);
+  // ListCatalog answers so for that registry.
+  void SetCatalog(std::string_view registry, std::vector<std::string> paths);
 
   // --- What was asked ---
 
@@ -90,6 +92,9 @@ class ScriptedSource : public store::Source {
                                          const store::FetchContext& context) override;
   store::Result<std::vector<std::string>> ListRepositories(
       const store::Registry& registry, const store::FetchContext& context) override;
+  bool HasCatalog(const store::Registry& registry) const override;
+  store::Result<std::vector<std::string>> ListCatalog(const store::Registry& registry,
+                                                      const store::FetchContext& context) override;
   bool RejectBlob(const store::Repository&, const store::Descriptor&) override { return false; }
   store::Result<std::vector<store::Descriptor>> ListReferrers(const store::Repository&,
                                                               const store::Digest&,
@@ -130,6 +135,7 @@ class ScriptedSource : public store::Source {
   std::set<std::string> registries_ OCIFS_GUARDED_BY(mutex_);
   std::set<std::string> refused_ OCIFS_GUARDED_BY(mutex_);
   std::set<std::string> listing_ OCIFS_GUARDED_BY(mutex_);
+  std::map<std::string, std::vector<std::string>> catalogs_ OCIFS_GUARDED_BY(mutex_);
   size_t page_size_ OCIFS_GUARDED_BY(mutex_) = 0;
   store::Requester last_requester_ OCIFS_GUARDED_BY(mutex_);
 };

@@ -93,6 +93,10 @@ class RawSource : public Source {
   Result<std::vector<std::string>> ListRepositories(const Registry&, const FetchContext&) override {
     return Fail(ErrorCode::kUnsupported, "no list");
   }
+  bool HasCatalog(const Registry&) const override { return false; }
+  Result<std::vector<std::string>> ListCatalog(const Registry&, const FetchContext&) override {
+    return Fail(ErrorCode::kUnsupported, "no catalog");
+  }
   // Blobs that the next server has: told of wrong bytes, it serves these from then on.
   std::map<std::string, std::string> better_blobs;
   bool RejectBlob(const Repository&, const Descriptor& blob) override {
