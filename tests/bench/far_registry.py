@@ -18,7 +18,8 @@ A window is a property of both kernels: 64 KiB to 256 KiB where they are old or 
 some MiB where they tune themselves, less whenever packets are lost. The link models no loss and no
 slow start, which both make one connection slower than here. Its handshake is invisible to
 connect(2), so that ranges are asked for explicitly (--far-ms 0). Needs docker-registry, skopeo and
-curl, no root; OCIFS_BIN as in tests/e2e/harness.py.
+curl, no root; OCIFS_BIN as in tests/e2e/harness.py. An hour with the defaults, as narrow windows take
+their time; the windows may be measured beside each other by several of these.
 """
 
 import argparse
@@ -137,8 +138,8 @@ class Row:
 
 
 def measure(registry, package, ways, runs, link=None):
-    """{name: Row}, over the link if there is one. The order is turned from run to run: a machine that is busy for a while is so for
-    different ones."""
+    """{name: Row}, over the link if there is one. The order is turned from run to run: a machine that is
+    busy for a while is so for different ones."""
     rows = {name: Row() for name in ways}
     names = list(ways)
     for turn in range(runs):
