@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <set>
+#include <span>
 
 #include "store/json.h"
 #include "store/text.h"
@@ -87,7 +88,10 @@ Result<Descriptor> ParseDescriptor(const Json& json, std::string_view where) {
   OCIFS_ASSIGN_OR_RETURN(descriptor.artifact_type, StringMember(json, "artifactType"));
   OCIFS_ASSIGN_OR_RETURN(descriptor.annotations, ParseAnnotations(json));
   if (const Json* platform = json.Find("platform"); platform != nullptr && !platform->is_null()) {
+    static constexpr std::array<std::string_view, 5> kPlatformKeys = {
+        "os", "architecture", "variant", "os.version", "os.features"};
     if (platform->object() == nullptr) return Malformed("\"platform\" is not an object");
+    OCIFS_RETURN_IF_ERROR(CheckKeyCase(*platform, kPlatformKeys));
     OCIFS_ASSIGN_OR_RETURN(const std::string os, StringMember(*platform, "os"));
     OCIFS_ASSIGN_OR_RETURN(const std::string arch, StringMember(*platform, "architecture"));
     OCIFS_ASSIGN_OR_RETURN(const std::string variant, StringMember(*platform, "variant"));
@@ -167,12 +171,12 @@ bool IsManifestType(std::string_view type) {
 }
 
 // One digest must mean one size, or the two uses would be verified differently.
-Result<void> CheckSizes(const Manifest& manifest) {
-  std::map<Digest, uint64_t> sizes{{manifest.config.digest, manifest.config.size}};
-  for (const Descriptor& layer : manifest.layers) {
-    const auto [at, inserted] = sizes.emplace(layer.digest, layer.size);
-    if (!inserted && at->second != layer.size) {
-      return Malformed(layer.digest.ToString() + " is given two different sizes");
+Result<void> CheckSizes(std::span<const Descriptor> descriptors,
+                        std::map<Digest, uint64_t> sizes = {}) {
+  for (const Descriptor& descriptor : descriptors) {
+    const auto [at, inserted] = sizes.emplace(descriptor.digest, descriptor.size);
+    if (!inserted && at->second != descriptor.size) {
+      return Malformed(descriptor.digest.ToString() + " is given two different sizes");
     }
   }
   return {};
@@ -241,6 +245,7 @@ Result<std::variant<Manifest, ImageIndex>> ParseManifest(std::string_view bytes,
 
   if (IsIndexType(type)) {
     OCIFS_ASSIGN_OR_RETURN(auto manifests, ParseDescriptors(json.Find("manifests"), "manifests"));
+    OCIFS_RETURN_IF_ERROR(CheckSizes(manifests));
     return ImageIndex{std::move(type), std::move(manifests), std::move(annotations)};
   }
   if (!IsManifestType(type)) {
@@ -259,7 +264,8 @@ Result<std::variant<Manifest, ImageIndex>> ParseManifest(std::string_view bytes,
   if (artifact_type.empty()) artifact_type = config_descriptor.media_type;
   Manifest manifest{std::move(type),   std::move(artifact_type), std::move(config_descriptor),
                     std::move(layers), std::move(subject),       std::move(annotations)};
-  OCIFS_RETURN_IF_ERROR(CheckSizes(manifest));
+  OCIFS_RETURN_IF_ERROR(
+      CheckSizes(manifest.layers, {{manifest.config.digest, manifest.config.size}}));
   OCIFS_RETURN_IF_ERROR(RefuseConverted(manifest));
   return manifest;
 }
@@ -301,8 +307,14 @@ Result<Descriptor> SelectPlatform(const ImageIndex& index, const Platform& platf
 Result<std::vector<Digest>> ParseDiffIds(std::string_view config) {
   Result<Json> json = Json::Parse(config, {.max_bytes = kMaxDocumentBytes});
   if (!json) return Fail(std::move(json).error().Wrap("image config"));
+  static constexpr std::array<std::string_view, 1> kConfigKeys = {"rootfs"};
+  static constexpr std::array<std::string_view, 2> kRootfsKeys = {"type", "diff_ids"};
+  if (json->object() != nullptr) OCIFS_RETURN_IF_ERROR(CheckKeyCase(*json, kConfigKeys));
   std::vector<Digest> diff_ids;
   const Json* rootfs = json->Find("rootfs");
+  if (rootfs != nullptr && rootfs->object() != nullptr) {
+    OCIFS_RETURN_IF_ERROR(CheckKeyCase(*rootfs, kRootfsKeys));
+  }
   const Json* list = rootfs == nullptr ? nullptr : rootfs->Find("diff_ids");
   if (list == nullptr || list->is_null()) return diff_ids;
   if (list->array() == nullptr) {
