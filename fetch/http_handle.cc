@@ -34,6 +34,9 @@ std::string AddressText(const sockaddr* address) {
   return text.data();
 }
 
+// CURLE_TOO_LARGE of libcurl 8.6 and later.
+constexpr int kCurlTooLarge = 100;
+
 size_t HeaderCallback(char* data, size_t size, size_t count, void* handle) {
   return static_cast<HttpHandle*>(handle)->OnHeaderLine({data, size * count});
 }
@@ -297,6 +300,18 @@ HttpFailure HttpHandle::Failure(int code) const {
   long proxy_status = 0;
   curl_easy_getinfo(curl(), CURLINFO_OS_ERRNO, &os_error);
   curl_easy_getinfo(curl(), CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+  curl_off_t first_byte = 0;
+  curl_easy_getinfo(curl(), CURLINFO_STARTTRANSFER_TIME_T, &first_byte);
+  // A header line longer than libcurl takes is reported as a lack of memory, later as
+  // CURLE_TOO_LARGE: the server's fault, which must not end the search for another.
+  if ((code == CURLE_OUT_OF_MEMORY || code == kCurlTooLarge) && first_byte > 0 &&
+      !channel_.head_done) {
+    return {.code = CURLE_WEIRD_SERVER_REPLY,
+            .os_error = 0,
+            .proxy_status = static_cast<int>(proxy_status),
+            .text = "a header line is too long; the server is broken or hostile",
+            .has_head = false};
+  }
   return {.code = code,
           .os_error = static_cast<int>(os_error),
           .proxy_status = static_cast<int>(proxy_status),
