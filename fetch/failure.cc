@@ -40,6 +40,7 @@ Failure FailureOfTransport(store::Error error, bool answered) {
 Failure FailureOfAnswer(const HttpHead& head, store::Error error,
                         std::chrono::system_clock::time_point wall_clock) {
   Failure failure{.error = std::move(error)};
+  failure.status = head.status;
   switch (head.status) {
     case 408:
     case 429:

@@ -20,6 +20,8 @@ struct Failure {
   bool unreachable = false;
   // What a 429 or 503 asks for (RFC 9110 section 10.2.3).
   std::optional<std::chrono::seconds> retry_after = {};
+  // Of the answer that is the failure; 0 where none came, or where its content is what is wrong.
+  int status = 0;
 };
 
 // Whatever one attempt is about: its result, or its failure.

@@ -190,7 +190,11 @@ Result<std::vector<std::string>> ParseNames(std::string_view body, size_t max_by
   const std::string not_a = "not a " + std::string(what) + ": ";
   const std::string quoted = "\"" + std::string(member) + "\"";
   const Result<Json> parsed = Json::Parse(body, {.max_bytes = max_bytes});
-  if (!parsed) return Fail(ErrorCode::kRemote, not_a + parsed.error().message);
+  if (!parsed) {
+    const bool too_large = parsed.error().code == ErrorCode::kTooLarge;
+    return Fail(too_large ? ErrorCode::kTooLarge : ErrorCode::kRemote,
+                not_a + parsed.error().message);
+  }
   const Json* const list = parsed->Find(member);
   if (parsed->object() == nullptr || list == nullptr) {
     return Fail(ErrorCode::kRemote, not_a + "no " + quoted);

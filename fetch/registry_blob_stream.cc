@@ -180,6 +180,8 @@ class RegistryBlobStream::Part {
     Error error = direct_ ? ErrorFromAnswer(Describe(), head, ReadErrorBody(*direct_))
                           : exchange_->ErrorOfAnswer(head);
     Failure failure = FailureOfAnswer(head, std::move(error), std::chrono::system_clock::now());
+    // Another server's wish to be left alone says nothing about the registry.
+    if (redirected) failure.retry_after.reset();
     // The URL that the registry signed may have run out on the way: it makes another.
     const bool refused = head.status == 400 || head.status == 401 || head.status == 403;
     if (redirected && refused) failure.tries = std::max(failure.tries, 2);

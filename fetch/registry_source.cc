@@ -47,8 +47,11 @@ Attempted<const HttpHead*> Expect(RegistryExchange& exchange, int status, int ot
     return std::unexpected(FailureOfTransport(std::move(head).error(), exchange.answered()));
   }
   if ((*head)->status == status || (*head)->status == other) return *head;
-  return std::unexpected(
-      FailureOfAnswer(**head, exchange.ErrorOfAnswer(**head), std::chrono::system_clock::now()));
+  Failure failure =
+      FailureOfAnswer(**head, exchange.ErrorOfAnswer(**head), std::chrono::system_clock::now());
+  // Another server's wish to be left alone says nothing about the registry.
+  if (!exchange.http().at_origin()) failure.retry_after.reset();
+  return std::unexpected(std::move(failure));
 }
 
 void Prepare(HttpRequest& request, const Attempts::Turn& turn) {
@@ -478,9 +481,11 @@ Attempted<std::vector<store::Descriptor>> RegistrySource::AskReferrers(
         GetPage(turn, Access::Pull(there), std::move(asked), store::kMaxDocumentBytes, context);
     if (!page) {
       const ErrorCode code = page.error().error.code;
-      // A registry without the API says 404, or what its front door says to unknown paths.
-      if (pages == 1 && !fallback && (code == ErrorCode::kNotFound || code == ErrorCode::kRemote) &&
-          !page.error().unreachable) {
+      // A registry without the API says 404, or what its front door says to unknown paths. What
+      // passes by itself, and a list that is wrong, say nothing about the API.
+      const bool final = page.error().status != 0 && page.error().tries == 1;
+      if (pages == 1 && !fallback && final &&
+          (code == ErrorCode::kNotFound || code == ErrorCode::kRemote)) {
         fallback = true;
         pages = 0;
         request = host.Get("/" + there.path() + "/manifests/" + FallbackTag(subject));
