@@ -32,6 +32,11 @@ bool IsLocal(ErrorCode code) {
          code == ErrorCode::kInternal;
 }
 
+milliseconds Jittered(milliseconds least, milliseconds most) {
+  static thread_local std::minstd_rand random{std::random_device{}()};
+  return milliseconds(std::uniform_int_distribution<int64_t>(least.count(), most.count())(random));
+}
+
 }  // namespace
 
 Attempts::Attempts(std::string what, std::vector<Candidate> candidates, const RetryOptions& options,
@@ -44,24 +49,32 @@ Attempts::Attempts(std::string what, std::vector<Candidate> candidates, const Re
       moved_at_(timer.Now()) {}
 
 Attempts::~Attempts() {
-  if (under_way_) health().GaveUp();
+  if (under_way_) health().GaveUp(*admission_);
+}
+
+Result<void> Attempts::WaitFor(milliseconds duration) {
+  if (duration <= milliseconds(0) || timer_.Wait(duration, stop_)) return {};
+  return Fail(ErrorCode::kCancelled, what_ + ": cancelled");
 }
 
 Result<Attempts::Turn> Attempts::Next() {
-  if (std::exchange(under_way_, false)) health().GaveUp();
+  if (std::exchange(under_way_, false)) health().GaveUp(*admission_);
   while (true) {
     if (stop_.stop_requested()) return Fail(ErrorCode::kCancelled, what_ + ": cancelled");
     if (place_ == candidates_.size()) return Fail(*error_);
-    const milliseconds patience = PatienceLeft();
-    if (failed_ && (tried_ >= allowed_ || patience <= wait_)) {
+    if (failed_ && (tried_ >= allowed_ || PatienceLeft() <= wait_)) {
       GoOn();
       continue;
     }
-    const Result<HostHealth::Admission> admission = health().Admit(patience);
+    OCIFS_RETURN_IF_ERROR(WaitFor(std::exchange(wait_, milliseconds(0))));
+    const milliseconds patience = PatienceLeft();
+    // Nobody waits for a mirror.
+    const Result<HostHealth::Admission> admission =
+        health().Admit(is_last() ? patience : milliseconds(0));
     if (!admission) {
       if (is_last() && moved_ && admission.error().code == ErrorCode::kUnavailable &&
           patience > kReturnPoll) {
-        if (!timer_.Wait(kReturnPoll, stop_)) continue;
+        wait_ = kReturnPoll;
         continue;
       }
       // Why the server is left alone says less than what it last failed with.
@@ -69,23 +82,26 @@ Result<Attempts::Turn> Attempts::Next() {
       GoOn();
       continue;
     }
-    under_way_ = true;
-    const milliseconds wait = std::max(std::exchange(wait_, milliseconds(0)), admission->wait);
-    if (wait > milliseconds(0) && !timer_.Wait(wait, stop_)) {
-      return Fail(ErrorCode::kCancelled, what_ + ": cancelled");
+    if (admission->wait > milliseconds(0)) {
+      wait_ = Jittered(admission->wait, admission->wait + admission->wait / 10);
+      continue;
     }
+    admission_ = *admission;
+    under_way_ = true;
     ++tried_;
     const Candidate& candidate = candidates_[place_];
-    return Turn{.candidate = candidate,
-                .connect_timeout =
-                    admission->probe ? HostHealth::kProbeTimeout : candidate.endpoint.dial_timeout,
-                .fresh_connection = failed_};
+    const milliseconds dial = candidate.endpoint.dial_timeout;
+    return Turn{
+        .candidate = candidate,
+        .connect_timeout = admission->quick ? std::max(HostHealth::kProbeTimeout, dial) : dial,
+        .fresh_connection = failed_};
   }
 }
 
 void Attempts::Answered() {
   under_way_ = false;
-  health().Answered();
+  answered_ = true;
+  health().Answered(*admission_);
 }
 
 void Attempts::Progressed(uint64_t bytes) {
@@ -97,16 +113,13 @@ void Attempts::Progressed(uint64_t bytes) {
 void Attempts::Failed(Failure failure) {
   under_way_ = false;
   if (IsLocal(failure.error.code)) {
-    health().GaveUp();
+    health().GaveUp(*admission_);
     error_ = std::move(failure.error);
     place_ = candidates_.size();
     return;
   }
-  if (failure.unreachable || failure.retry_after) {
-    health().Failed(failure);
-  } else {
-    health().Answered();
-  }
+  health().Failed(*admission_, failure);
+  answered_ = answered_ || failure.contact == Contact::kAnswered;
   const uint64_t moved_bytes = std::exchange(moved_bytes_, 0);
   const bool trusted = moved_bytes >= kTrustedBytes;
   failed_ = true;
@@ -115,7 +128,7 @@ void Attempts::Failed(Failure failure) {
     tried_ = 0;
   } else if (!is_last()) {
     allowed_ = 0;
-  } else if (failure.unreachable && moved_) {
+  } else if (failure.unreachable() && moved_) {
     allowed_ = INT_MAX;  // what has begun waits for the server as long as patience lasts
   }
   wait_ = trusted && moved_bytes >= kForgivenBytes ? milliseconds(0) : Delay();
@@ -123,12 +136,10 @@ void Attempts::Failed(Failure failure) {
 }
 
 milliseconds Attempts::Delay() const {
-  static thread_local std::minstd_rand random{std::random_device{}()};
   const int doublings = std::clamp(tried_ - 1, 0, 16);
   const milliseconds longest =
       std::min(options_.first_delay * (int64_t{1} << doublings), options_.longest_delay);
-  return milliseconds(
-      std::uniform_int_distribution<int64_t>(longest.count() / 2, longest.count())(random));
+  return Jittered(longest / 2, longest);
 }
 
 milliseconds Attempts::PatienceLeft() const {
@@ -136,21 +147,29 @@ milliseconds Attempts::PatienceLeft() const {
                   options_.patience - duration_cast<milliseconds>(timer_.Now() - moved_at_));
 }
 
+size_t Attempts::NextPlace() const {
+  size_t next = place_ + 1;
+  // The same server by a lesser scheme: not when it was reached by the better one.
+  while (answered_ && next < candidates_.size() && candidates_[next].endpoint.is_fallback) ++next;
+  return next;
+}
+
 void Attempts::GoOn() {
   const Candidate& left = candidates_[place_];
-  if (!is_last() && error_ && left.host->health().IsNews(error_->code)) {
-    const Candidate& next = candidates_[place_ + 1];
-    const std::string why = left.endpoint.is_origin ? "" : "mirror ";
+  place_ = NextPlace();
+  if (place_ < candidates_.size() && error_ && left.host->health().IsNews(error_->code)) {
+    const Candidate& next = candidates_[place_];
+    const std::string role = left.endpoint.is_origin ? "" : "mirror ";
     // A mirror that does not have something is what mirrors are like.
     store::Log(
         error_->code == ErrorCode::kNotFound ? store::LogLevel::kInfo : store::LogLevel::kWarning,
-        what_ + ": " + why + left.host->name() + " failed, asking " + next.host->name() +
+        what_ + ": " + role + left.host->name() + " failed, asking " + next.host->name() +
             " instead: " + error_->message);
   }
-  ++place_;
   tried_ = 0;
   allowed_ = 1;
   failed_ = false;
+  answered_ = false;
   wait_ = milliseconds(0);
   moved_at_ = timer_.Now();
 }

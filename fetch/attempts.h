@@ -3,9 +3,11 @@
 #ifndef OCIFS_FETCH_ATTEMPTS_H_
 #define OCIFS_FETCH_ATTEMPTS_H_
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -30,7 +32,7 @@ struct RetryOptions {
 
 // A server that may be asked for one repository.
 struct Candidate {
-  RegistryHost* host = nullptr;
+  std::shared_ptr<RegistryHost> host;
   Endpoint endpoint;
 };
 
@@ -65,17 +67,24 @@ class Attempts {
   // none is left to ask; kCancelled.
   store::Result<Turn> Next();
 
+  // Whoever waits for this begins to wait now: patience counts from here.
+  void Resume() { moved_at_ = std::max(moved_at_, timer_.Now()); }
+
   // How the attempt went that the last Next gave. A destroyed or forgotten one was given up.
   void Answered();                  // the answer is what was wanted, so far
   void Progressed(uint64_t bytes);  // of a body: later failures find the server trusted again
   void Failed(Failure failure);
 
  private:
-  bool is_last() const { return place_ + 1 == candidates_.size(); }
+  // The place to go on to from here.
+  size_t NextPlace() const;
+  bool is_last() const { return NextPlace() == candidates_.size(); }
   HostHealth& health() const { return candidates_[place_].host->health(); }
   std::chrono::milliseconds Delay() const;
   std::chrono::milliseconds PatienceLeft() const;
   void GoOn();
+  // Waits; kCancelled.
+  store::Result<void> WaitFor(std::chrono::milliseconds duration);
 
   const std::string what_;
   const std::vector<Candidate> candidates_;
@@ -87,10 +96,12 @@ class Attempts {
   int tried_ = 0;             // at that place, since it last made progress
   int allowed_ = 1;           // tries there, by the last failure
   bool failed_ = false;       // at that place, last time
-  bool under_way_ = false;    // an attempt that has not ended
+  bool answered_ = false;     // at that place, if only with a failure
   bool moved_ = false;        // a body has begun to arrive
   uint64_t moved_bytes_ = 0;  // since the last failure
   std::chrono::milliseconds wait_{0};
+  std::optional<HostHealth::Admission> admission_;  // of the last attempt
+  bool under_way_ = false;                          // which has not ended
   Timer::TimePoint moved_at_;
   std::optional<store::Error> error_;  // of the last server asked
 };

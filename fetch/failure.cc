@@ -19,14 +19,14 @@ constexpr seconds kMaxRetryAfter{86'400};
 
 }  // namespace
 
-Failure FailureOfTransport(store::Error error, bool answered) {
+Failure FailureOfTransport(store::Error error, Contact contact) {
+  if (error.code == ErrorCode::kInvalid) error.code = ErrorCode::kDenied;
   const ErrorCode code = error.code;
-  Failure failure{.error = std::move(error)};
+  Failure failure{.error = std::move(error), .contact = contact};
   switch (code) {
     case ErrorCode::kUnavailable:
     case ErrorCode::kTimedOut:
-      failure.unreachable = !answered;
-      failure.tries = answered ? kTransientTries : 2;
+      failure.tries = failure.unreachable() ? 2 : kTransientTries;
       break;
     case ErrorCode::kRemote:
       failure.tries = kTransientTries;
@@ -39,7 +39,7 @@ Failure FailureOfTransport(store::Error error, bool answered) {
 
 Failure FailureOfAnswer(const HttpHead& head, store::Error error,
                         std::chrono::system_clock::time_point wall_clock) {
-  Failure failure{.error = std::move(error)};
+  Failure failure{.error = std::move(error), .contact = Contact::kAnswered};
   failure.status = head.status;
   switch (head.status) {
     case 408:

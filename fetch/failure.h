@@ -11,17 +11,29 @@
 
 namespace ocifs::fetch {
 
+// What the server that was to be asked had to do with a failure.
+enum class Contact {
+  kNone,      // nothing: it was not asked, or refused before any word was said (TLS)
+  kSilent,    // it was asked and gave no answer
+  kAnswered,  // it answered, itself or by sending us to another
+};
+
 struct Failure {
   store::Error error;
   // How often in all this kind of failure deserves to be tried at one server: 1 where the answer
   // will not change, 2 where a second look costs little, more for what passes by itself.
   int tries = 1;
-  // No answer at all: says something about the server, not about the request.
-  bool unreachable = false;
+  Contact contact = Contact::kNone;
   // What a 429 or 503 asks for (RFC 9110 section 10.2.3).
   std::optional<std::chrono::seconds> retry_after = {};
   // Of the answer that is the failure; 0 where none came, or where its content is what is wrong.
   int status = 0;
+
+  // Says something about the server, not about the request.
+  bool unreachable() const {
+    return contact == Contact::kSilent && (error.code == store::ErrorCode::kUnavailable ||
+                                           error.code == store::ErrorCode::kTimedOut);
+  }
 };
 
 // Whatever one attempt is about: its result, or its failure.
@@ -30,9 +42,10 @@ using Attempted = std::expected<T, Failure>;
 
 inline constexpr int kTransientTries = 5;
 
-// Of an error of the transport, HttpTransfer's and HttpExchange's; `answered`: the head of an
-// answer had come. Pure.
-Failure FailureOfTransport(store::Error error, bool answered);
+// Of an error of the transport, HttpTransfer's and HttpExchange's. What our own configuration does
+// wrong (kInvalid: a file that is no certificate) is kDenied: it is not the name that is wrong.
+// Pure.
+Failure FailureOfTransport(store::Error error, Contact contact);
 // Of an answer that is no success, with the error made of it (registry_answer.h): 408, 429, 500,
 // 502, 503 and 504 pass by themselves. `wall_clock` is the time for Retry-After dates. Pure.
 Failure FailureOfAnswer(const HttpHead& head, store::Error error,

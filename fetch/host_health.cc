@@ -16,6 +16,12 @@ using store::Result;
 Result<HostHealth::Admission> HostHealth::Admit(milliseconds patience) {
   const Timer::TimePoint now = timer_.Now();
   const MutexLock lock(mutex_);
+  const bool open = silent_ >= kMaxSilent;
+  if (open && (probe_ != 0 || probe_at_ > now)) {
+    return Fail(ErrorCode::kUnavailable,
+                name_ + " cannot be reached; it is looked for every few seconds (last: " +
+                    (last_ ? last_->message : std::string("no answer")) + ")");
+  }
   if (quiet_until_ > now) {
     const auto wait = duration_cast<milliseconds>(quiet_until_ - now) + milliseconds(1);
     if (wait > patience) {
@@ -26,52 +32,58 @@ Result<HostHealth::Admission> HostHealth::Admit(milliseconds patience) {
     }
     return Admission{.wait = wait};
   }
-  if (unreachable_ < kMaxUnreachable) return Admission{};
-  if (probing_ || probe_at_ > now) {
-    return Fail(ErrorCode::kUnavailable,
-                name_ + " cannot be reached; it is looked for every few seconds (last: " +
-                    (last_ ? last_->message : std::string("no answer")) + ")");
+  Admission admission{.number = ++last_number_, .probe = open};
+  if (open) {
+    probe_ = admission.number;
+    admission.quick = pause_ < LongestPause();
   }
-  probing_ = true;
-  return Admission{.probe = true};
+  return admission;
 }
 
 bool HostHealth::IsClear() const {
   const Timer::TimePoint now = timer_.Now();
   const MutexLock lock(mutex_);
-  return quiet_until_ <= now && unreachable_ < kMaxUnreachable;
+  return quiet_until_ <= now && silent_ < kMaxSilent;
 }
 
-void HostHealth::Answered() {
+bool HostHealth::HasAnswered() const {
   const MutexLock lock(mutex_);
-  unreachable_ = 0;
-  probing_ = false;
+  return has_answered_;
+}
+
+void HostHealth::Close() {
+  silent_ = 0;
+  probe_ = 0;
   pause_ = kFirstPause;
   last_.reset();
+  has_answered_ = true;
 }
 
-void HostHealth::Failed(const Failure& failure) {
+void HostHealth::Answered(const Admission&) {
+  const MutexLock lock(mutex_);
+  Close();
+}
+
+void HostHealth::Failed(const Admission& admission, const Failure& failure) {
   const Timer::TimePoint now = timer_.Now();
   const MutexLock lock(mutex_);
-  if (failure.retry_after) {
-    quiet_until_ = std::max(quiet_until_, now + *failure.retry_after);
+  if (failure.retry_after) quiet_until_ = std::max(quiet_until_, now + *failure.retry_after);
+  if (failure.contact == Contact::kAnswered) {
+    Close();
+    return;
   }
-  // Requests that were sent before the circuit opened do not lengthen its pause.
-  const bool was_open = unreachable_ >= kMaxUnreachable;
-  if (failure.unreachable && (!was_open || probing_)) {
-    ++unreachable_;
-    last_ = failure.error;
-    if (unreachable_ >= kMaxUnreachable) {
-      probe_at_ = now + pause_;
-      pause_ = std::min(pause_ * 2, is_mirror_ ? kLongestMirrorPause : kLongestPause);
-    }
-  }
-  probing_ = false;
+  if (probe_ == admission.number) probe_ = 0;
+  if (!failure.unreachable() || admission.number <= counted_) return;
+  counted_ = last_number_;
+  last_ = failure.error;
+  if (++silent_ < kMaxSilent) return;
+  probe_at_ = now + pause_;
+  pause_ = std::min(pause_ * 2, LongestPause());
 }
 
-void HostHealth::GaveUp() {
+void HostHealth::GaveUp(const Admission& admission) {
   const MutexLock lock(mutex_);
-  probing_ = false;
+  if (probe_ == admission.number) probe_ = 0;
 }
 
 bool HostHealth::IsNews(ErrorCode code) {

@@ -164,6 +164,7 @@ class HostRouter::Impl {
         }
         if (server.any_certificate) endpoint.tls.verify = false;
       }
+      endpoint.is_fallback = !api_root.is_https() && server.api_roots.size() > 1;
       endpoint.api_root = std::move(api_root);
       endpoint.repository = server.repository;
       endpoint.realm_hosts = server.realm_hosts;

@@ -3,6 +3,7 @@
 #ifndef OCIFS_FETCH_HTTP_CHANNEL_H_
 #define OCIFS_FETCH_HTTP_CHANNEL_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -55,6 +56,7 @@ struct HttpChannel {
   HttpHead head OCIFS_GUARDED_BY(mutex);  // constant once has_head
   bool has_head OCIFS_GUARDED_BY(mutex) = false;
   bool reused_connection OCIFS_GUARDED_BY(mutex) = false;
+  std::atomic<bool> connected = false;
   bool finished OCIFS_GUARDED_BY(mutex) = false;
   std::optional<store::Error> failure OCIFS_GUARDED_BY(mutex);
   bool stopped OCIFS_GUARDED_BY(mutex) = false;    // the caller's stop token

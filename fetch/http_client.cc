@@ -55,6 +55,8 @@ HttpTransfer::~HttpTransfer() {
 
 std::string HttpTransfer::Describe() const { return DescribeRequest(request_); }
 
+bool HttpTransfer::connected() const { return channel_->connected.load(); }
+
 bool HttpTransfer::reused_connection() const {
   const MutexLock lock(channel_->mutex);
   return channel_->reused_connection;
@@ -135,6 +137,11 @@ HttpClient::HttpClient(HttpClientOptions options, std::shared_ptr<HttpEngine> en
 HttpClient::~HttpClient() {
   engine_->Stop();
   thread_.join();
+}
+
+bool HttpClient::HasProxyFor(const Url& url) const {
+  const Result<std::optional<Proxy>> proxy = engine_->proxies().Find(url);
+  return proxy && proxy->has_value();
 }
 
 std::unique_ptr<HttpTransfer> HttpClient::Start(HttpRequest request, std::stop_token stop) {

@@ -136,6 +136,9 @@ class HttpTransfer {
   // behind. A kRemote failure on such a connection may be that request's fault: another try with
   // fresh_connection tells. Of use once Head has returned.
   bool reused_connection() const;
+  // Whether a connection to the host was there for the request: a failure after that is no sign of
+  // a host that is away.
+  bool connected() const;
   // "GET https://host/path", without the query.
   std::string Describe() const;
   // Bytes received and not yet taken; at most max_buffered_bytes and one network read.
@@ -166,6 +169,9 @@ class HttpClient {
   // Queues the request and returns at once; what goes wrong is told by the transfer. A requested
   // stop wakes the reader at once.
   std::unique_ptr<HttpTransfer> Start(HttpRequest request, std::stop_token stop);
+
+  // Whether requests to this URL go through a proxy. False when the proxy's own URL is malformed.
+  bool HasProxyFor(const Url& url) const;
 
   const HttpClientOptions& options() const { return options_; }
 

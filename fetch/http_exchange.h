@@ -44,6 +44,9 @@ class HttpExchange {
   const HttpRequest& request() const { return transfer_->request(); }
   // Whether the last hop is still on the origin that the caller asked for.
   bool at_origin() const { return url().SameOrigin(origin_); }
+  // Whether the server asked first has answered: with a redirect at least.
+  bool redirected() const { return redirects_ > 0; }
+  bool connected() const { return transfer_->connected(); }
   std::string Describe() const { return transfer_->Describe(); }
 
  private:

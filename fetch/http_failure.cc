@@ -32,9 +32,6 @@ ErrorCode CodeOf(int code, int os_error, bool has_head) {
     case CURLE_OPERATION_TIMEDOUT:
       return ErrorCode::kTimedOut;
     case CURLE_SSL_CONNECT_ERROR:
-      // A connection that broke during the handshake says nothing about trust.
-      return os_error == ECONNRESET || os_error == EPIPE ? ErrorCode::kUnavailable
-                                                         : ErrorCode::kDenied;
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CIPHER:
     case CURLE_SSL_CRL_BADFILE:
@@ -205,6 +202,15 @@ bool MayBeTls(int code) {
   }
 }
 
+// A connection that ended during the handshake says nothing about trust. OpenSSL reports an end
+// without an alert so, and leaves errno as it was.
+bool IsBreak(const HttpFailure& failure) {
+  const std::string lower = Lower(failure.text);
+  return failure.os_error == ECONNRESET || failure.os_error == EPIPE ||
+         lower.find("ssl_error_syscall") != std::string::npos ||
+         lower.find("unexpected eof") != std::string::npos;
+}
+
 // The network's words for a connection that did not come about.
 std::string ExplainConnect(const HttpFailure& failure, const HttpRoute& route) {
   const bool by_proxy = !route.proxy.empty();
@@ -261,6 +267,11 @@ Error ExplainHttpFailure(const HttpFailure& failure, const HttpRoute& route,
         return error(ErrorCode::kDenied, ExplainTls(fault, route) + " (" + failure.text + ")");
       }
     }
+  }
+  if (failure.code == CURLE_SSL_CONNECT_ERROR && IsBreak(failure)) {
+    return error(ErrorCode::kUnavailable,
+                 route.host + " ended the connection in the middle of the TLS handshake (" +
+                     failure.text + "); is it overloaded, or a proxy on the way?");
   }
   const ErrorCode code = CodeOf(failure.code, failure.os_error, failure.has_head);
   std::string why = failure.text;

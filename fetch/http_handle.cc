@@ -372,6 +372,7 @@ bool HttpHandle::OnConnected(const char* address, const char* local_address, int
     channel_.stale = true;
     return false;
   }
+  channel_.connected = true;
   return true;
 }
 

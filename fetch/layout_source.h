@@ -57,6 +57,9 @@ class LayoutSource final : public store::Source {
   store::Result<std::vector<std::string>> ListCatalog(const store::Registry& registry,
                                                       const store::FetchContext& context) override;
   // A disk has no other server to turn to.
+  bool HasAnotherServer(const store::Repository&, const store::Descriptor&) override {
+    return false;
+  }
   bool RejectBlob(const store::Repository&, const store::Descriptor&) override { return false; }
   // Reads every manifest that index.json names.
   store::Result<std::vector<store::Descriptor>> ListReferrers(

@@ -112,9 +112,8 @@ std::string QuoteErrorBody(std::string_view media_type, std::string_view body) {
 bool IsRegistryAnswer(const HttpHead& head, std::string_view body) {
   if (head.headers.Find("docker-distribution-api-version") != nullptr) return true;
   const std::string media_type = head.MediaType();
-  // docker-registry 2.8 answers impossible names with "404 page not found".
-  if (media_type == "text/plain") return true;
-  if (IsHtml(media_type)) return false;
+  // What web servers say to a path that they have nothing for: "404 page not found".
+  if (media_type == "text/plain" || IsHtml(media_type)) return false;
   const Result<Json> parsed = Json::Parse(body, {.max_bytes = kMaxErrorBodyBytes});
   if (parsed) return ErrorsOf(*parsed) != nullptr;
   // The specification allows a 404 without a body.

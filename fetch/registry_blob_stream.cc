@@ -23,7 +23,8 @@ using Bytes = std::span<const std::byte>;
 constexpr uint64_t kMinAnswerBytes = uint64_t{64} << 10;
 
 std::unexpected<Failure> Failed(ErrorCode code, std::string message, int tries) {
-  return std::unexpected(Failure{.error = {code, std::move(message)}, .tries = tries});
+  return std::unexpected(
+      Failure{.error = {code, std::move(message)}, .tries = tries, .contact = Contact::kAnswered});
 }
 
 // What a 416 says of the whole: "bytes */1234" (RFC 9110 section 14.4).
@@ -85,7 +86,9 @@ class RegistryBlobStream::Part {
     }
     while (true) {
       Result<Bytes> bytes = http().Next();
-      if (!bytes) return std::unexpected(FailureOfTransport(std::move(bytes).error(), true));
+      if (!bytes) {
+        return std::unexpected(FailureOfTransport(std::move(bytes).error(), Contact::kAnswered));
+      }
       if (bytes->empty()) {
         if (position_ == answer_end_) return Bytes();
         // Without a length, an end looks like any other.
@@ -109,8 +112,9 @@ class RegistryBlobStream::Part {
   Attempted<void> Open() {
     Result<const HttpHead*> answer = direct_ ? direct_->Head() : exchange_->Head();
     if (!answer) {
-      const bool answered = exchange_ && exchange_->answered();
-      return std::unexpected(FailureOfTransport(std::move(answer).error(), answered));
+      // A server that the registry has sent us to says nothing about the registry.
+      const Contact contact = exchange_ ? exchange_->contact() : Contact::kAnswered;
+      return std::unexpected(FailureOfTransport(std::move(answer).error(), contact));
     }
     const HttpHead& head = **answer;
     status_ = head.status;
@@ -231,6 +235,7 @@ RegistryBlobStream::~RegistryBlobStream() = default;
 
 Result<Bytes> RegistryBlobStream::Next() {
   if (failure_) return Fail(*failure_);
+  attempts_->Resume();
   Result<Bytes> bytes = Read();
   if (!bytes) {
     // A manifest names the blob, so its absence is the registry's fault, not the name's.
@@ -283,16 +288,22 @@ void RegistryBlobStream::Opened(Part& part) {
 
 Result<void> RegistryBlobStream::Recover(Failure failure) {
   Part& part = *parts_.front();
-  if (part.is_direct() && part.status() >= 400 && part.status() < 500) {
-    // The registry signs another URL.
-    direct_.reset();
-    parts_.pop_front();
+  if (received_ == blob_.size) {
+    // All is there, and its digest decides. More than all is another blob.
+    if (failure.error.code == ErrorCode::kCorrupt) return Fail(std::move(failure.error));
+    parts_.clear();
     return {};
   }
-  if (received_ == blob_.size) return Fail(std::move(failure.error));
+  if (part.is_direct() && failure.error.code != ErrorCode::kCancelled) {
+    // The URL has run out, or that server is gone: the registry names another.
+    direct_.reset();
+    parts_.clear();
+    return {};
+  }
   if (part.ranges_failed()) no_ranges_ = true;
   parts_.pop_front();
-  if (no_ranges_) parts_.clear();
+  // What was asked of a server that is gone will not come.
+  if (no_ranges_ || failure.unreachable()) parts_.clear();
   attempts_->Failed(std::move(failure));
   has_turn_ = false;
   return {};
@@ -301,6 +312,7 @@ Result<void> RegistryBlobStream::Recover(Failure failure) {
 Result<void> RegistryBlobStream::TakeTurn() {
   OCIFS_ASSIGN_OR_RETURN(const Attempts::Turn turn, attempts_->Next());
   if (candidate_ != &turn.candidate) {
+    parts_.clear();
     direct_.reset();
     etag_.clear();
     no_ranges_ = false;
@@ -318,13 +330,23 @@ bool RegistryBlobStream::IsFar() const {
          blob_.size - received_ >= 2 * options_.range_bytes;
 }
 
+// Ranges of one size, as many as fill every round of max_ranges: a last range that is alone on its
+// way would take as long as the whole round before it.
+uint64_t RegistryBlobStream::EvenRange() const {
+  const uint64_t left = blob_.size - received_;
+  const uint64_t round = options_.range_bytes * static_cast<uint64_t>(options_.max_ranges);
+  const uint64_t count = (left + round - 1) / round * static_cast<uint64_t>(options_.max_ranges);
+  return std::max((left + count - 1) / count, options_.range_bytes / 2);
+}
+
 Result<void> RegistryBlobStream::OpenFront() {
   if (!has_turn_) OCIFS_RETURN_IF_ERROR(TakeTurn());
   uint64_t end = blob_.size;
   if (!parts_.empty()) {
     end = parts_.front()->begin();
   } else if (!no_ranges_ && IsFar()) {
-    end = received_ + options_.range_bytes;
+    range_bytes_ = EvenRange();
+    end = received_ + range_bytes_;
   }
   OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<Part> part, OpenPart(received_, end, false));
   parts_.push_front(std::move(part));
@@ -337,7 +359,7 @@ void RegistryBlobStream::OpenMore() {
   uint64_t begin = parts_.back()->end();
   while (begin < blob_.size && parts_.size() < static_cast<size_t>(options_.max_ranges) &&
          candidate_->host->TakeExtraRange()) {
-    const uint64_t end = std::min(begin + options_.range_bytes, blob_.size);
+    const uint64_t end = std::min(begin + range_bytes_, blob_.size);
     Result<std::unique_ptr<Part>> part = OpenPart(begin, end, true);
     if (!part) return;  // whoever needs these bytes will learn why
     parts_.push_back(*std::move(part));

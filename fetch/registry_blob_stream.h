@@ -27,10 +27,10 @@ struct BlobTransferOptions {
   // double that where the line allows, and cost 5% where the window is no limit. The nearer, the
   // less there is to gain; on loopback they would cost a third to all of the time again.
   std::chrono::microseconds far{20'000};
-  // Of one range. No more than a transfer buffers, so that a range that is not its turn yet can
-  // arrive whole. No less either: each waits for one round trip, and at 80 ms and 100 Mbit/s ranges
-  // of 1 MiB take a tenth to a fifth longer than one request with a window that is large enough;
-  // those of 4 MiB do not.
+  // Of one range at most, and at least half of it. No more than a transfer buffers, so that a range
+  // that is not its turn yet can arrive whole. No less either: each waits for one round trip, and
+  // at 80 ms and 100 Mbit/s ranges of 1 MiB take a tenth to a fifth longer than one request with a
+  // window that is large enough; those of 4 MiB do not.
   uint64_t range_bytes = uint64_t{4} << 20;
   // Ranges under way for one blob; 1: never more than one request. Four windows of 256 KiB fill
   // 100 Mbit/s at 80 ms.
@@ -66,6 +66,7 @@ class RegistryBlobStream final : public store::BlobStream {
   void Opened(Part& part);
   store::Result<void> Recover(Failure failure);
   bool IsFar() const;
+  uint64_t EvenRange() const;
 
   const std::unique_ptr<Attempts> attempts_;
   const store::Descriptor blob_;
@@ -81,6 +82,7 @@ class RegistryBlobStream final : public store::BlobStream {
   // the others, until it refuses (signed URLs expire).
   std::optional<HttpRequest> direct_;
   bool no_ranges_ = false;                   // the server whose turn it is does not do them
+  uint64_t range_bytes_ = 0;                 // of the ranges that are asked for now
   std::string etag_;                         // of that server's answers; only strong ones
   std::deque<std::unique_ptr<Part>> parts_;  // in order; the first is being read
   uint64_t received_ = 0;

@@ -24,23 +24,27 @@ std::string BasicHeader(const Credential& credential) {
   return "Basic " + store::ToBase64(credential.username + ":" + credential.password);
 }
 
-// Hashed, so that no secret is kept.
-std::string IdentityOf(const Access& access, const std::optional<Credential>& credential) {
+// What stands for a credential, and for what it is used for; hashed, so that no secret is kept.
+Authorization Identify(const Access& access, const std::optional<Credential>& credential) {
   std::string text;
   auto add = [&text](std::string_view part) {
     text += std::to_string(part.size());
     text += ':';
     text += part;
   };
-  add(access.repository.ToString());
-  add(access.scope);
+  auto hash = [&text] { return store::Digest::Of(store::AsBytes(text)).hex(); };
+  Authorization authorization;
   if (credential) {
     add(credential->username);
     add(credential->password);
     add(credential->identity_token);
     add(credential->registry_token);
+    authorization.login = hash();
   }
-  return store::Digest::Of(store::AsBytes(text)).hex();
+  add(access.repository.ToString());
+  add(access.scope);
+  authorization.identity = hash();
+  return authorization;
 }
 
 }  // namespace
@@ -49,6 +53,7 @@ RegistryHost::RegistryHost(Endpoint endpoint, HttpClient& client, TokenCache& to
                            CredentialSource& credentials, const Timer& timer)
     : endpoint_(std::move(endpoint)),
       name_(endpoint_.api_root.Authority()),
+      key_(KeyOf(endpoint_)),
       client_(client),
       tokens_(tokens),
       credentials_(credentials),
@@ -102,12 +107,19 @@ std::optional<RegistryHost::Demand> RegistryHost::CurrentDemand() {
   return demand_;
 }
 
-std::optional<Error> RegistryHost::RefusalOf(const std::string& identity) {
+std::optional<Error> RegistryHost::RefusalOf(const Authorization& authorization) {
   const Timer::TimePoint now = timer_.Now();
   const MutexLock lock(mutex_);
-  const auto found = refusals_.find(identity);
-  if (found == refusals_.end() || found->second.until <= now) return std::nullopt;
-  return found->second.error;
+  if (const auto found = refusals_.find(authorization.identity);
+      found != refusals_.end() && found->second.until > now) {
+    return found->second.error;
+  }
+  if (const auto found = refusals_.find(authorization.login);
+      found != refusals_.end() && found->second.until > now &&
+      found->second.count >= kMaxRefusedLogins) {
+    return found->second.error;
+  }
+  return std::nullopt;
 }
 
 void RegistryHost::RememberRefusal(const Authorization& refused, const Error& error) {
@@ -117,7 +129,20 @@ void RegistryHost::RememberRefusal(const Authorization& refused, const Error& er
     std::erase_if(refusals_, [now](const auto& item) { return item.second.until <= now; });
     if (refusals_.size() >= kMaxRefusals) refusals_.clear();
   }
-  refusals_.insert_or_assign(refused.identity, Refusal{error, now + kRefusalPause});
+  for (const std::string& key : {refused.identity, refused.login}) {
+    if (key.empty()) continue;
+    const auto [place, added] = refusals_.try_emplace(key);
+    Refusal& refusal = place->second;
+    if (refusal.until <= now) refusal.count = 0;
+    ++refusal.count;
+    refusal.error = error;
+    refusal.until = now + kRefusalPause;
+  }
+}
+
+void RegistryHost::RememberAcceptance(const Authorization& accepted) {
+  const MutexLock lock(mutex_);
+  if (!accepted.login.empty() && !refusals_.empty()) refusals_.erase(accepted.login);
 }
 
 Result<TokenRequest> RegistryHost::TokenRequestFor(const Demand& demand, const Access& access,
@@ -148,8 +173,8 @@ std::optional<Authorization> RegistryHost::AuthorizeFromMemory(const Access& acc
   Result<std::optional<Credential>> credential =
       credentials_.Lookup(access.repository, Freshness::kCached, stop);
   if (!credential) return std::nullopt;
-  Authorization authorization{.identity = IdentityOf(access, *credential)};
-  if (RefusalOf(authorization.identity)) return std::nullopt;
+  Authorization authorization = Identify(access, *credential);
+  if (RefusalOf(authorization)) return std::nullopt;
   if (*credential && !(*credential)->registry_token.empty()) {
     if (!IsUsableToken((*credential)->registry_token)) return std::nullopt;
     authorization.header = "Bearer " + (*credential)->registry_token;
@@ -157,7 +182,9 @@ std::optional<Authorization> RegistryHost::AuthorizeFromMemory(const Access& acc
   }
   if (!demand->bearer) {
     // Without a login some repositories may be read all the same.
-    if (*credential) authorization.header = BasicHeader(**credential);
+    if (*credential && !(*credential)->password.empty()) {
+      authorization.header = BasicHeader(**credential);
+    }
     return authorization;
   }
   Result<TokenRequest> request = TokenRequestFor(*demand, access, *std::move(credential));
@@ -174,10 +201,25 @@ Result<Authorization> RegistryHost::Authorize(const Access& access, const std::s
   const std::optional<Demand> demand = CurrentDemand();
   if (!demand) return Authorization{};
   const store::Registry& registry = access.repository.registry();
-  OCIFS_ASSIGN_OR_RETURN(std::optional<Credential> credential,
-                         credentials_.Lookup(access.repository, Freshness::kFresh, stop));
-  Authorization authorization{.identity = IdentityOf(access, credential)};
-  if (const std::optional<Error> refusal = RefusalOf(authorization.identity)) return Fail(*refusal);
+  Result<std::optional<Credential>> found =
+      credentials_.Lookup(access.repository, Freshness::kFresh, stop);
+  std::string lookup_failure;
+  if (!found) {
+    Error error = std::move(found).error();
+    // A damaged auth file is our affair; to the reader it is a login that is not to be had.
+    if (error.code == ErrorCode::kInvalid) error.code = ErrorCode::kUnauthenticated;
+    // A token may be given to anybody, so a broken helper ends nothing yet.
+    if (!demand->bearer || error.code == ErrorCode::kCancelled) return Fail(std::move(error));
+    lookup_failure = "; no login was used: " + error.message;
+    found = std::nullopt;
+  }
+  std::optional<Credential> credential = *std::move(found);
+  Authorization authorization = Identify(access, credential);
+  authorization.note = lookup_failure;
+  if (std::optional<Error> refusal = RefusalOf(authorization)) {
+    refusal->message += lookup_failure;
+    return Fail(*std::move(refusal));
+  }
   if (credential && !credential->registry_token.empty()) {
     if (!IsUsableToken(credential->registry_token)) {
       return Fail(ErrorCode::kUnauthenticated, "registry " + registry.name() +
@@ -208,6 +250,7 @@ Result<Authorization> RegistryHost::Authorize(const Access& access, const std::s
                        " is outside of the registry's domain (realm_hosts allows it)";
     }
     if (error.code == ErrorCode::kUnauthenticated) RememberRefusal(authorization, error);
+    error.message += lookup_failure;
     return Fail(std::move(error));
   }
   authorization.header = "Bearer " + *token;
@@ -279,14 +322,30 @@ void RegistryExchange::Send(Authorization authorization) {
   http_.emplace(host_.client(), std::move(request), stop_);
 }
 
+Contact RegistryExchange::contact() const {
+  if (answered_ || (http_ && http_->redirected())) return Contact::kAnswered;
+  // A server that takes its time over an answer is not away.
+  if (!asked_ || (http_ && http_->connected() && timed_out_)) return Contact::kNone;
+  return Contact::kSilent;
+}
+
 Result<const HttpHead*> RegistryExchange::Head() {
   while (true) {
     if (!http_) {
       OCIFS_ASSIGN_OR_RETURN(Authorization authorization, host_.Authorize(access_, stop_));
       Send(std::move(authorization));
     }
-    OCIFS_ASSIGN_OR_RETURN(const HttpHead* const head, http_->Head());
+    asked_ = true;
+    const Result<const HttpHead*> answer = http_->Head();
+    if (!answer) {
+      timed_out_ = answer.error().code == ErrorCode::kTimedOut;
+      return Fail(answer.error());
+    }
+    const HttpHead* const head = *answer;
     answered_ = true;
+    if (head->status < 400 && !authorization_.login.empty()) {
+      host_.RememberAcceptance(authorization_);
+    }
     // A challenge of a server that the registry sent us to is none of ours to answer.
     if (!http_->at_origin()) return head;
     if (head->status == 403 && !authorization_.header.empty() && !challenged_) {
@@ -304,9 +363,9 @@ Result<const HttpHead*> RegistryExchange::Head() {
       return Fail(std::move(error));
     }
     challenged_ = true;
-    const HttpHead answer = *head;
-    Error error = RefusalOf(answer);
-    OCIFS_RETURN_IF_ERROR(host_.Learn(answer, authorization_, stop_));
+    const HttpHead challenge = *head;
+    Error error = RefusalOf(challenge);
+    OCIFS_RETURN_IF_ERROR(host_.Learn(challenge, authorization_, stop_));
     OCIFS_ASSIGN_OR_RETURN(Authorization renewed, host_.Authorize(access_, stop_));
     if (!renewed.header.empty() && renewed.header == authorization_.header) {
       host_.RememberRefusal(renewed, error);
@@ -318,7 +377,7 @@ Result<const HttpHead*> RegistryExchange::Head() {
 
 Error RegistryExchange::RefusalOf(const HttpHead& head) {
   Error error = ErrorFromAnswer(http_->Describe(), head, ReadErrorBody(*http_));
-  error.message += "; " + LoginAdvice(access_.repository.registry());
+  error.message += "; " + LoginAdvice(access_.repository.registry()) + authorization_.note;
   return error;
 }
 

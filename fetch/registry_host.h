@@ -42,14 +42,19 @@ struct Authorization {
   std::string token = {};
   // Stands for the credential and the access together; holds no secret.
   std::string identity = {};
+  // Of the credential alone; empty without one.
+  std::string login = {};
+  std::string note = {};  // why a stored login is not used, for messages
 };
 
 // Thread-safe.
 class RegistryHost {
  public:
-  // How long a login that was refused is not offered again, lest readers in a loop lock an account
-  // out. Another credential counts at once.
+  // How long a login that was refused is not offered again for the same repository, lest readers in
+  // a loop lock an account out. After kMaxRefusedLogins refusals with no success between them the
+  // login itself is taken to be wrong, for all repositories. Another credential counts at once.
   static constexpr std::chrono::seconds kRefusalPause{30};
+  static constexpr int kMaxRefusedLogins = 2;
   static constexpr size_t kMaxRefusals = 256;
 
   // `endpoint`: all but its repository applies to every request. What the references stand for must
@@ -61,6 +66,7 @@ class RegistryHost {
   static std::string KeyOf(const Endpoint& endpoint);
 
   const std::string& name() const { return name_; }  // "host:port", for messages
+  const std::string& key() const { return key_; }    // KeyOf its endpoint
   const Url& api_root() const { return endpoint_.api_root; }
   HttpClient& client() { return client_; }
   HostHealth& health() { return health_; }
@@ -82,6 +88,8 @@ class RegistryHost {
   // The server refuses this, though it is what it asked for.
   void RememberRefusal(const Authorization& refused, const store::Error& error)
       OCIFS_EXCLUDES(mutex_);
+  // The server took it.
+  void RememberAcceptance(const Authorization& accepted) OCIFS_EXCLUDES(mutex_);
 
   // The time a connection takes to make, as last seen; nullopt when none was made yet.
   std::optional<std::chrono::microseconds> round_trip() const;
@@ -102,16 +110,18 @@ class RegistryHost {
   struct Refusal {
     store::Error error;
     Timer::TimePoint until;
+    int count = 0;
   };
 
   std::optional<Demand> CurrentDemand() OCIFS_EXCLUDES(mutex_);
-  std::optional<store::Error> RefusalOf(const std::string& identity) OCIFS_EXCLUDES(mutex_);
+  std::optional<store::Error> RefusalOf(const Authorization& authorization) OCIFS_EXCLUDES(mutex_);
   store::Result<TokenRequest> TokenRequestFor(const Demand& demand, const Access& access,
                                               std::optional<Credential> credential) const;
   store::Result<std::optional<Demand>> DemandOf(const HttpHead& head) const;
 
   const Endpoint endpoint_;
   const std::string name_;
+  const std::string key_;
   HttpClient& client_;
   TokenCache& tokens_;
   CredentialSource& credentials_;
@@ -121,7 +131,7 @@ class RegistryHost {
   std::atomic<int> extra_ranges_ = 0;
   store::Mutex mutex_;
   std::optional<Demand> demand_ OCIFS_GUARDED_BY(mutex_);
-  std::map<std::string, Refusal> refusals_ OCIFS_GUARDED_BY(mutex_);  // by identity
+  std::map<std::string, Refusal> refusals_ OCIFS_GUARDED_BY(mutex_);  // by identity and by login
 };
 
 // A request to one server, through redirects and at most one challenge beyond what was known.
@@ -137,8 +147,8 @@ class RegistryExchange {
   // The error that the answer, with Head's status, stands for. Reads its body. Answers of another
   // server, to which the registry redirected, are never kNotFound or about our login.
   store::Error ErrorOfAnswer(const HttpHead& head);
-  // Whether the head of an answer has come.
-  bool answered() const { return answered_; }
+  // What the server had to do with a failure of Head.
+  Contact contact() const;
 
   HttpExchange& http() { return *http_; }  // valid after Head
 
@@ -154,7 +164,9 @@ class RegistryExchange {
   Authorization authorization_;
   std::optional<HttpExchange> http_;
   bool challenged_ = false;
-  bool answered_ = false;
+  bool answered_ = false;  // by the server itself
+  bool asked_ = false;     // it is the server's answer that is waited for
+  bool timed_out_ = false;
 };
 
 }  // namespace ocifs::fetch

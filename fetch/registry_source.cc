@@ -32,7 +32,8 @@ std::string ManifestAccept() {
 }
 
 std::unexpected<Failure> Failed(ErrorCode code, std::string message, int tries = 1) {
-  return std::unexpected(Failure{.error = {code, std::move(message)}, .tries = tries});
+  return std::unexpected(
+      Failure{.error = {code, std::move(message)}, .tries = tries, .contact = Contact::kAnswered});
 }
 
 std::string WebPage(RegistryExchange& exchange) {
@@ -44,7 +45,7 @@ std::string WebPage(RegistryExchange& exchange) {
 Attempted<const HttpHead*> Expect(RegistryExchange& exchange, int status, int other = 0) {
   Result<const HttpHead*> head = exchange.Head();
   if (!head) {
-    return std::unexpected(FailureOfTransport(std::move(head).error(), exchange.answered()));
+    return std::unexpected(FailureOfTransport(std::move(head).error(), exchange.contact()));
   }
   if ((*head)->status == status || (*head)->status == other) return *head;
   Failure failure =
@@ -148,28 +149,43 @@ Result<std::unique_ptr<RegistrySource>> RegistrySource::Create(RegistrySourceOpt
 
 // --- Servers -------------------------------------------------------------------------------------
 
-RegistryHost& RegistrySource::HostOf(const Endpoint& endpoint) {
+std::shared_ptr<RegistryHost> RegistrySource::HostOf(const Endpoint& endpoint) {
   const std::string key = RegistryHost::KeyOf(endpoint);
   const MutexLock lock(mutex_);
-  std::unique_ptr<RegistryHost>& host = hosts_[key];
-  if (host == nullptr) {
-    host = std::make_unique<RegistryHost>(endpoint, *client_, tokens_, *parts_.credentials,
-                                          *parts_.timer);
+  if (const auto found = hosts_.find(key); found != hosts_.end()) return found->second;
+  // Names that somebody tries out must not fill the memory. Those in use stay.
+  if (hosts_.size() >= kMaxHosts) {
+    std::erase_if(hosts_, [](const auto& item) { return item.second.use_count() == 1; });
   }
-  return *host;
+  auto host = std::make_shared<RegistryHost>(endpoint, *client_, tokens_, *parts_.credentials,
+                                             *parts_.timer);
+  hosts_.emplace(key, host);
+  return host;
+}
+
+Result<Route> RegistrySource::RouteOf(const store::Repository& repository) {
+  Result<Route> route = parts_.router->RouteOf(repository);
+  // The name is right, and a reader must not take it for one that does not exist.
+  if (!route && route.error().code == ErrorCode::kInvalid) route.error().code = ErrorCode::kDenied;
+  return route;
 }
 
 Result<std::vector<Candidate>> RegistrySource::CandidatesFor(const store::Repository& repository,
                                                              Need need) {
-  OCIFS_ASSIGN_OR_RETURN(Route route, parts_.router->RouteOf(repository));
+  OCIFS_ASSIGN_OR_RETURN(Route route, RouteOf(repository));
   std::vector<Candidate> candidates;
   for (Endpoint& endpoint : route.endpoints) {
     const bool fits = need == Need::kPull      ? endpoint.may_pull
                       : need == Need::kResolve ? endpoint.may_resolve
                                                : endpoint.may_referrers;
     if (!fits) continue;
-    RegistryHost& host = HostOf(endpoint);
-    candidates.push_back({&host, std::move(endpoint)});
+    std::shared_ptr<RegistryHost> host = HostOf(endpoint);
+    // Of an insecure server, the scheme that has worked before.
+    if (endpoint.is_fallback && !candidates.empty()) {
+      if (candidates.back().host->health().HasAnswered()) continue;
+      if (host->health().HasAnswered()) candidates.pop_back();
+    }
+    candidates.push_back({std::move(host), std::move(endpoint)});
   }
   if (!candidates.empty()) return candidates;
   return Fail(ErrorCode::kDenied,
@@ -199,28 +215,44 @@ Result<void> RegistrySource::FindRegistry(const store::Registry& registry,
       parts_.router->IsConfigured(registry)) {
     return {};
   }
-  return parts_.resolver->Find(registry.is_docker_hub() ? "registry-1.docker.io" : registry.host(),
-                               context.stop);
+  const std::string host =
+      registry.is_docker_hub() ? std::string("registry-1.docker.io") : registry.host();
+  // Behind a proxy outside names may not resolve here, and need not.
+  const Result<Url> url = Url::Parse("https://" + registry.name() + "/");
+  if (url && client_->HasProxyFor(*url)) return {};
+  return parts_.resolver->Find(host, context.stop);
 }
 
 Result<void> RegistrySource::CheckLogin(const store::Registry& registry,
                                         const Credential& credential,
                                         const store::FetchContext& context) {
-  // Any repository leads to the registry itself, which comes last.
   OCIFS_ASSIGN_OR_RETURN(const store::Repository any, store::Repository::Parse(registry, "login"));
-  OCIFS_ASSIGN_OR_RETURN(Route route, parts_.router->RouteOf(any));
-  Endpoint& origin = route.endpoints.back();
-  const Access access{origin.repository, ""};
+  OCIFS_ASSIGN_OR_RETURN(Route route, RouteOf(any));
+  // A login is kept for the server that is contacted.
+  std::erase_if(route.endpoints, [&](const Endpoint& endpoint) {
+    return endpoint.repository.registry() != registry;
+  });
+  if (route.endpoints.empty()) {
+    return Fail(ErrorCode::kInvalid, "registry " + registry.name() +
+                                         " is configured to be another server; log in to that one");
+  }
   OneCredential credentials(credential);
   TokenCache tokens(*client_);  // of this login alone
-  RegistryHost host(std::move(origin), *client_, tokens, credentials, *parts_.timer);
-  OCIFS_ASSIGN_OR_RETURN(HttpRequest request, host.Get("/"));
-  RegistryExchange exchange(host, access, std::move(request), context.stop);
-  if (Attempted<const HttpHead*> head = Expect(exchange, 200); !head) {
-    return Fail(std::move(head).error().error);
+  std::optional<Failure> failure;
+  for (const Endpoint& endpoint : route.endpoints) {
+    // Never by HTTP to a server that has answered by HTTPS.
+    if (endpoint.is_fallback && failure && failure->contact == Contact::kAnswered) continue;
+    RegistryHost host(endpoint, *client_, tokens, credentials, *parts_.timer);
+    OCIFS_ASSIGN_OR_RETURN(HttpRequest request, host.Get("/"));
+    RegistryExchange exchange(host, {endpoint.repository, ""}, std::move(request), context.stop);
+    Attempted<const HttpHead*> head = Expect(exchange, 200);
+    if (head) {
+      exchange.http().Discard();
+      return {};
+    }
+    failure = std::move(head).error();
   }
-  exchange.http().Discard();
-  return {};
+  return Fail(std::move(failure->error));
 }
 
 // --- Manifests and blobs -------------------------------------------------------------------------
@@ -251,7 +283,8 @@ Result<std::optional<store::RemoteDocument>> RegistrySource::FetchManifest(
     store::RemoteDocument document;
     document.media_type = (*head)->MediaType();
     Result<std::string> bytes = exchange.http().ReadAll(store::kMaxDocumentBytes);
-    if (!bytes) return std::unexpected(FailureOfTransport(std::move(bytes).error(), true));
+    if (!bytes)
+      return std::unexpected(FailureOfTransport(std::move(bytes).error(), Contact::kAnswered));
     document.bytes = *std::move(bytes);
     // The store checks this too; here it says whether another server is to be asked.
     if (by_digest) {
@@ -273,11 +306,12 @@ Result<std::unique_ptr<store::BlobStream>> RegistrySource::OpenBlob(
     const store::FetchContext& context) {
   OCIFS_ASSIGN_OR_RETURN(std::vector<Candidate> candidates, CandidatesFor(repository, Need::kPull));
   const std::string digest = blob.digest.ToString();
-  const std::set<const RegistryHost*> rejected = RejectedFor(digest);
+  const std::set<std::string> rejected = RejectedFor(digest);
   // The last server stays: it may have mended what it has.
   const Candidate last = candidates.back();
-  std::erase_if(candidates,
-                [&](const Candidate& candidate) { return rejected.contains(candidate.host); });
+  std::erase_if(candidates, [&](const Candidate& candidate) {
+    return rejected.contains(candidate.host->key());
+  });
   if (candidates.empty()) candidates.push_back(last);
   auto attempts = std::make_unique<Attempts>("blob " + digest + " of " + repository.ToString(),
                                              std::move(candidates), options_.retry, *parts_.timer,
@@ -292,11 +326,11 @@ void RegistrySource::NoteServed(const std::string& digest, const RegistryHost& h
   const MutexLock lock(mutex_);
   std::erase_if(served_, [&](const auto& item) { return now - item.second.at >= kRejectedFor; });
   Served& served = served_[digest];
-  served.hosts.insert(&host);
+  served.hosts.insert(host.key());
   served.at = now;
 }
 
-std::set<const RegistryHost*> RegistrySource::RejectedFor(const std::string& digest) {
+std::set<std::string> RegistrySource::RejectedFor(const std::string& digest) {
   const Timer::TimePoint now = parts_.timer->Now();
   const MutexLock lock(mutex_);
   const auto found = served_.find(digest);
@@ -304,34 +338,58 @@ std::set<const RegistryHost*> RegistrySource::RejectedFor(const std::string& dig
   return found->second.rejected;
 }
 
+bool RegistrySource::HasAnotherServer(const store::Repository& repository,
+                                      const store::Descriptor& blob) {
+  return !Suspects(repository, blob).empty();
+}
+
+// With one server, that one; of several that each gave a part all but the last, which alone may
+// have it right. None when no server would be left.
+std::vector<std::shared_ptr<RegistryHost>> RegistrySource::Suspects(
+    const store::Repository& repository, const store::Descriptor& blob) {
+  const Result<std::vector<Candidate>> candidates = CandidatesFor(repository, Need::kPull);
+  if (!candidates) return {};
+  std::vector<std::shared_ptr<RegistryHost>> suspects;
+  bool another = false;
+  const MutexLock lock(mutex_);
+  const auto found = served_.find(blob.digest.ToString());
+  if (found == served_.end()) return {};
+  const Served& served = found->second;
+  for (const Candidate& candidate : *candidates) {
+    const std::string& key = candidate.host->key();
+    if (served.hosts.contains(key)) {
+      if (!served.rejected.contains(key)) suspects.push_back(candidate.host);
+    } else {
+      another = another || !served.rejected.contains(key);
+    }
+  }
+  if (suspects.size() > 1) {
+    suspects.pop_back();
+  } else if (!another) {
+    suspects.clear();
+  }
+  return suspects;
+}
+
 bool RegistrySource::RejectBlob(const store::Repository& repository,
                                 const store::Descriptor& blob) {
-  const Result<std::vector<Candidate>> candidates = CandidatesFor(repository, Need::kPull);
-  if (!candidates) return false;
-  const std::string digest = blob.digest.ToString();
+  const std::vector<std::shared_ptr<RegistryHost>> suspects = Suspects(repository, blob);
   std::string names;
-  bool another = false;
   {
     const MutexLock lock(mutex_);
-    const auto found = served_.find(digest);
-    if (found == served_.end()) return false;
-    Served& served = found->second;
-    for (const Candidate& candidate : *candidates) {
-      if (served.hosts.contains(candidate.host)) {
-        names += (names.empty() ? "" : ", ") + candidate.host->name();
-        served.rejected.insert(candidate.host);
-      }
-      another = another || !served.rejected.contains(candidate.host);
+    const auto found = served_.find(blob.digest.ToString());
+    if (suspects.empty() || found == served_.end()) return false;
+    for (const auto& host : suspects) {
+      names += (names.empty() ? "" : ", ") + host->name();
+      found->second.rejected.insert(host->key());
     }
-    served.hosts.clear();
+    found->second.hosts.clear();
   }
-  if (another) {
-    store::Log(store::LogLevel::kWarning, "blob " + digest + " of " + repository.ToString() + ": " +
-                                              names +
-                                              " served wrong bytes; it is not asked for that blob "
-                                              "again for a while, another server is");
-  }
-  return another;
+  store::Log(store::LogLevel::kWarning,
+             "blob " + blob.digest.ToString() + " of " + repository.ToString() +
+                 ": wrong bytes from " + names + "; not asked for this blob again for " +
+                 std::to_string(kRejectedFor.count()) + " minutes, another server is");
+  return true;
 }
 
 // --- Lists ---------------------------------------------------------------------------------------
@@ -347,7 +405,8 @@ Attempted<RegistrySource::Page> RegistrySource::GetPage(const Attempts::Turn& tu
   if (!head) return std::unexpected(head.error());
   NoteConnectTime(**head, *turn.candidate.host);
   auto wrap = [&](Error error) {
-    return std::unexpected(Failure{.error = std::move(error).Wrap(exchange.http().Describe())});
+    return std::unexpected(Failure{.error = std::move(error).Wrap(exchange.http().Describe()),
+                                   .contact = Contact::kAnswered});
   };
   if (IsHtml(**head)) return Failed(ErrorCode::kRemote, WebPage(exchange));
   Page page;
@@ -359,7 +418,8 @@ Attempted<RegistrySource::Page> RegistrySource::GetPage(const Attempts::Turn& tu
     return wrap({ErrorCode::kRemote, "the Link to the next page leads to the same page"});
   }
   Result<std::string> body = exchange.http().ReadAll(max_bytes);
-  if (!body) return std::unexpected(FailureOfTransport(std::move(body).error(), true));
+  if (!body)
+    return std::unexpected(FailureOfTransport(std::move(body).error(), Contact::kAnswered));
   page.body = *std::move(body);
   return page;
 }
@@ -481,17 +541,19 @@ Attempted<std::vector<store::Descriptor>> RegistrySource::AskReferrers(
         GetPage(turn, Access::Pull(there), std::move(asked), store::kMaxDocumentBytes, context);
     if (!page) {
       const ErrorCode code = page.error().error.code;
-      // A registry without the API says 404, or what its front door says to unknown paths. What
-      // passes by itself, and a list that is wrong, say nothing about the API.
-      const bool final = page.error().status != 0 && page.error().tries == 1;
-      if (pages == 1 && !fallback && final &&
-          (code == ErrorCode::kNotFound || code == ErrorCode::kRemote)) {
+      const int status = page.error().status;
+      // What registries without the API say, and the front doors of some to unknown paths.
+      const bool no_api = status == 404 || status == 400 || status == 405 || status == 501;
+      if (pages == 1 && !fallback && no_api) {
         fallback = true;
         pages = 0;
         request = host.Get("/" + there.path() + "/manifests/" + FallbackTag(subject));
         continue;
       }
-      if (fallback && code == ErrorCode::kNotFound) return referrers;
+      // What a mirror lacks the registry may have.
+      if (fallback && code == ErrorCode::kNotFound && turn.candidate.endpoint.is_origin) {
+        return referrers;
+      }
       return std::unexpected(std::move(page).error());
     }
     Result<std::vector<store::Descriptor>> some =

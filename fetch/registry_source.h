@@ -57,6 +57,8 @@ class RegistrySource final : public store::Source {
   static constexpr size_t kMaxListed = 100'000;
   // A server whose bytes for a blob were wrong is not asked for that blob again for that long.
   static constexpr std::chrono::minutes kRejectedFor{10};
+  // Servers remembered; those in use beyond that.
+  static constexpr size_t kMaxHosts = 1024;
 
   // Starts the HTTP thread.
   static store::Result<std::unique_ptr<RegistrySource>> Create(RegistrySourceOptions options,
@@ -70,6 +72,8 @@ class RegistrySource final : public store::Source {
   store::Result<std::unique_ptr<store::BlobStream>> OpenBlob(
       const store::Repository& repository, const store::Descriptor& blob,
       const store::FetchContext& context) override;
+  bool HasAnotherServer(const store::Repository& repository,
+                        const store::Descriptor& blob) override;
   bool RejectBlob(const store::Repository& repository, const store::Descriptor& blob) override
       OCIFS_EXCLUDES(mutex_);
   store::Result<store::TagPage> ListTags(const store::Repository& repository,
@@ -96,8 +100,8 @@ class RegistrySource final : public store::Source {
  private:
   enum class Need { kPull, kResolve, kReferrers };
   struct Served {
-    std::set<const RegistryHost*> hosts = {};     // that gave bytes of it
-    std::set<const RegistryHost*> rejected = {};  // whose bytes were wrong
+    std::set<std::string> hosts = {};     // keys of those that gave bytes of it
+    std::set<std::string> rejected = {};  // and of those whose bytes were wrong
     Timer::TimePoint at;
   };
   template <typename T>
@@ -113,7 +117,8 @@ class RegistrySource final : public store::Source {
   // The servers that may be asked, in order; never empty.
   store::Result<std::vector<Candidate>> CandidatesFor(const store::Repository& repository,
                                                       Need need);
-  RegistryHost& HostOf(const Endpoint& endpoint) OCIFS_EXCLUDES(mutex_);
+  std::shared_ptr<RegistryHost> HostOf(const Endpoint& endpoint) OCIFS_EXCLUDES(mutex_);
+  store::Result<Route> RouteOf(const store::Repository& repository);
   // One server after the other until an attempt succeeds.
   template <typename T>
   store::Result<T> Ask(std::string what, std::vector<Candidate> candidates,
@@ -132,14 +137,17 @@ class RegistrySource final : public store::Source {
                                                          const store::FetchContext& context);
 
   void NoteServed(const std::string& digest, const RegistryHost& host) OCIFS_EXCLUDES(mutex_);
-  std::set<const RegistryHost*> RejectedFor(const std::string& digest) OCIFS_EXCLUDES(mutex_);
+  std::set<std::string> RejectedFor(const std::string& digest) OCIFS_EXCLUDES(mutex_);
+  std::vector<std::shared_ptr<RegistryHost>> Suspects(const store::Repository& repository,
+                                                      const store::Descriptor& blob)
+      OCIFS_EXCLUDES(mutex_);
 
   const RegistrySourceOptions options_;
   const RegistrySourceParts parts_;
   const std::unique_ptr<HttpClient> client_;
   TokenCache tokens_;
   store::Mutex mutex_;
-  std::map<std::string, std::unique_ptr<RegistryHost>> hosts_ OCIFS_GUARDED_BY(mutex_);  // by key
+  std::map<std::string, std::shared_ptr<RegistryHost>> hosts_ OCIFS_GUARDED_BY(mutex_);  // by key
   std::map<std::string, Served> served_ OCIFS_GUARDED_BY(mutex_);  // by digest
 };
 

@@ -23,6 +23,9 @@ struct Endpoint {
   // are looked up for it, never for the name that the user wrote.
   store::Repository repository;
   bool is_origin = true;  // the registry itself, not a mirror of it
+  // The server of the endpoint before this one, by HTTP where that one is HTTPS, for servers that a
+  // configuration calls insecure: asked only when that one gave no answer at all.
+  bool is_fallback = false;
 
   // What the server may be asked for (containerd's host capabilities).
   bool may_pull = true;       // content by digest

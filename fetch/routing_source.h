@@ -48,6 +48,10 @@ class RoutingSource final : public store::Source {
                                                       const store::FetchContext& context) override {
     return Of(registry).ListCatalog(registry, context);
   }
+  bool HasAnotherServer(const store::Repository& repository,
+                        const store::Descriptor& blob) override {
+    return Of(repository.registry()).HasAnotherServer(repository, blob);
+  }
   bool RejectBlob(const store::Repository& repository, const store::Descriptor& blob) override {
     return Of(repository.registry()).RejectBlob(repository, blob);
   }

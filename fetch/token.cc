@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fetch/registry_answer.h"
+#include "store/catch_exceptions.h"
 #include "store/digest.h"
 #include "store/json.h"
 #include "store/text.h"
@@ -67,25 +68,40 @@ std::string KeyOf(const TokenRequest& request) {
   return store::Digest::Of(store::AsBytes(text)).hex();
 }
 
+// Of the stored identity token at its server.
+std::string IdentityKey(const TokenRequest& request) {
+  const std::string text = request.realm.ToString() + "\n" + request.credential->identity_token;
+  return store::Digest::Of(store::AsBytes(text)).hex();
+}
+
 std::string FormField(std::string_view name, std::string_view value) {
   return std::string(name) + "=" + PercentEncode(value);
 }
 
-HttpRequest BuildRequest(const TokenRequest& request) {
+// GET with Basic for a user name and a password, or POST (OAuth2) with the grant that fits.
+HttpRequest BuildRequest(const TokenRequest& request, bool post) {
   HttpRequest http{.url = request.realm, .tls = request.tls, .reach = request.reach};
   http.headers.push_back({"Accept", "application/json"});
-  if (request.credential && !request.credential->identity_token.empty()) {
+  if (post) {
+    const Credential& credential = *request.credential;
     http.method = HttpMethod::kPost;
     http.headers.push_back({"Content-Type", "application/x-www-form-urlencoded"});
-    http.body = FormField("grant_type", "refresh_token") + "&" +
-                FormField("service", request.service) + "&" + FormField("client_id", "ocifs") +
-                "&" + FormField("scope", request.scope) + "&" +
-                FormField("refresh_token", request.credential->identity_token);
+    http.body = FormField("client_id", "ocifs") + "&" + FormField("service", request.service);
+    if (!request.scope.empty()) http.body += "&" + FormField("scope", request.scope);
+    http.body += "&";
+    if (credential.identity_token.empty()) {
+      http.body += FormField("grant_type", "password") + "&" +
+                   FormField("username", credential.username) + "&" +
+                   FormField("password", credential.password);
+    } else {
+      http.body += FormField("grant_type", "refresh_token") + "&" +
+                   FormField("refresh_token", credential.identity_token);
+    }
     return http;
   }
   std::vector<std::pair<std::string, std::string>> query;
   if (!request.service.empty()) query.emplace_back("service", request.service);
-  query.emplace_back("scope", request.scope);
+  if (!request.scope.empty()) query.emplace_back("scope", request.scope);
   http.url = request.realm.WithQuery(query);
   if (request.credential) {
     http.headers.push_back(
@@ -163,7 +179,12 @@ Result<IssuedToken> ParseTokenAnswer(std::string_view body) {
       lifetime = std::clamp(seconds(*number), kMinLifetime, kMaxLifetime);
     }
   }
-  return IssuedToken{*token, lifetime};
+  IssuedToken issued{*token, lifetime, ""};
+  if (const Json* const next = parsed->Find("refresh_token");
+      next != nullptr && next->string() != nullptr && next->string()->size() <= kMaxTokenBytes) {
+    issued.refresh_token = *next->string();
+  }
+  return issued;
 }
 
 struct TokenCache::Flight {
@@ -213,7 +234,7 @@ Result<std::string> TokenCache::Get(const TokenRequest& request, const std::stop
     if (leads) {
       // The time of asking, not of the answer: a token never lives longer than its server thinks.
       const auto asked_at = clock_();
-      Result<IssuedToken> issued = Fetch(request, stop);
+      Result<IssuedToken> issued = store::CatchExceptions([&] { return Fetch(request, stop); });
       Result<std::string> outcome =
           issued ? Result<std::string>(issued->token) : Fail(issued.error());
       {
@@ -254,13 +275,22 @@ Result<std::string> TokenCache::Get(const TokenRequest& request, const std::stop
   }
 }
 
-Result<IssuedToken> TokenCache::Fetch(const TokenRequest& request, const std::stop_token& stop) {
-  const std::unique_ptr<HttpTransfer> transfer = client_.Start(BuildRequest(request), stop);
+Result<IssuedToken> TokenCache::Fetch(const TokenRequest& asked, const std::stop_token& stop) {
+  TokenRequest request = asked;
+  const bool by_identity = request.credential && !request.credential->identity_token.empty();
+  if (by_identity) request.credential->identity_token = LatestIdentity(asked);
+  std::unique_ptr<HttpTransfer> transfer = client_.Start(BuildRequest(request, by_identity), stop);
   auto wrap = [&](Error error) {
     return Fail(std::move(error).Wrap("token for registry " + request.registry));
   };
-  const Result<const HttpHead*> head = transfer->Head();
+  Result<const HttpHead*> head = transfer->Head();
   if (!head) return wrap(head.error());
+  // Some token servers only know the other way to ask.
+  if (request.credential && !by_identity && ((*head)->status == 404 || (*head)->status == 405)) {
+    transfer = client_.Start(BuildRequest(request, true), stop);
+    head = transfer->Head();
+    if (!head) return wrap(head.error());
+  }
   const int status = (*head)->status;
   if (status >= 300 && status < 400) {
     return wrap({ErrorCode::kDenied,
@@ -269,6 +299,7 @@ Result<IssuedToken> TokenCache::Fetch(const TokenRequest& request, const std::st
   }
   if (status != 200) {
     Error error = ErrorFromAnswer(transfer->Describe(), **head, ReadErrorBody(*transfer));
+    if (by_identity) ForgetIdentity(asked);
     // Token servers say "no such login" in many ways, and none of them is about a package.
     if (status == 400 || status == 401 || status == 403 || status == 404) {
       error.code = ErrorCode::kUnauthenticated;
@@ -282,7 +313,27 @@ Result<IssuedToken> TokenCache::Fetch(const TokenRequest& request, const std::st
   if (!body) return wrap(body.error());
   Result<IssuedToken> token = ParseTokenAnswer(*body);
   if (!token) return wrap(std::move(token).error().Wrap(transfer->Describe()));
+  if (by_identity && !token->refresh_token.empty()) NoteIdentity(asked, token->refresh_token);
   return token;
+}
+
+// Some servers end an identity token with its use and give the next one. The stored login stays as
+// it is: it belongs to whoever logged in, and a restart finds out whether it is still good.
+std::string TokenCache::LatestIdentity(const TokenRequest& request) {
+  const MutexLock lock(mutex_);
+  const auto found = identities_.find(IdentityKey(request));
+  return found == identities_.end() ? request.credential->identity_token : found->second;
+}
+
+void TokenCache::ForgetIdentity(const TokenRequest& request) {
+  const MutexLock lock(mutex_);
+  identities_.erase(IdentityKey(request));
+}
+
+void TokenCache::NoteIdentity(const TokenRequest& request, const std::string& next) {
+  const MutexLock lock(mutex_);
+  if (identities_.size() >= kMaxTokens) identities_.clear();
+  identities_[IdentityKey(request)] = next;
 }
 
 }  // namespace ocifs::fetch

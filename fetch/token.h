@@ -49,6 +49,7 @@ bool IsUsableToken(std::string_view token);
 struct IssuedToken {
   std::string token;
   std::chrono::seconds lifetime;  // 60 s to 1 h
+  std::string refresh_token;  // the next identity token, when this use has ended the last; or empty
 };
 
 // The body of a token server's answer. kRemote when it holds no usable token. Pure.
@@ -91,12 +92,17 @@ class TokenCache {
   };
   struct Flight;
 
-  store::Result<IssuedToken> Fetch(const TokenRequest& request, const std::stop_token& stop);
+  store::Result<IssuedToken> Fetch(const TokenRequest& asked, const std::stop_token& stop);
+  // The identity token that has come in the place of the request's own.
+  std::string LatestIdentity(const TokenRequest& request) OCIFS_EXCLUDES(mutex_);
+  void NoteIdentity(const TokenRequest& request, const std::string& next) OCIFS_EXCLUDES(mutex_);
+  void ForgetIdentity(const TokenRequest& request) OCIFS_EXCLUDES(mutex_);
 
   HttpClient& client_;
   const Clock clock_;
   store::Mutex mutex_;
   std::map<std::string, Entry> tokens_ OCIFS_GUARDED_BY(mutex_);
+  std::map<std::string, std::string> identities_ OCIFS_GUARDED_BY(mutex_);  // by IdentityKey
   std::map<std::string, std::shared_ptr<Flight>> flights_ OCIFS_GUARDED_BY(mutex_);
 };
 

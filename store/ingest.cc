@@ -27,6 +27,14 @@ class VerifyingStream final : public ByteStream {
         hasher_(expected.digest.algorithm()) {}
 
   Result<std::span<const std::byte>> Next() override {
+    if (failure_) return Fail(*failure_);
+    Result<std::span<const std::byte>> piece = Verified();
+    if (!piece) failure_ = piece.error();
+    return piece;
+  }
+
+ private:
+  Result<std::span<const std::byte>> Verified() {
     if (ended_) return std::span<const std::byte>();
     OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, upstream_->Next());
     if (piece.size() > size_ - seen_) {
@@ -52,7 +60,6 @@ class VerifyingStream final : public ByteStream {
     return piece;
   }
 
- private:
   std::unexpected<Error> Mismatch(std::string reason) const {
     return Fail(ErrorCode::kCorrupt, "blob " + digest_.ToString() + ": " + std::move(reason) +
                                          "; nothing of it was kept");
@@ -66,6 +73,7 @@ class VerifyingStream final : public ByteStream {
   Hasher hasher_;
   uint64_t seen_ = 0;
   bool ended_ = false;
+  std::optional<Error> failure_;  // for ever
 };
 
 // Hashes what passes.

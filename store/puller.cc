@@ -195,11 +195,25 @@ Result<std::unique_ptr<Store::PullLock>> Puller::Lock(const Digest& digest,
 
 // --- Puller: layers ------------------------------------------------------------------------------
 
+namespace {
+
+// Leaves the rest of a stream to whoever holds it, too.
+class SharedStream final : public ByteStream {
+ public:
+  explicit SharedStream(std::shared_ptr<ByteStream> stream) : stream_(std::move(stream)) {}
+  Result<std::span<const std::byte>> Next() override { return stream_->Next(); }
+
+ private:
+  const std::shared_ptr<ByteStream> stream_;
+};
+
+}  // namespace
+
 struct Puller::LayerJob {
   Descriptor descriptor;
   std::vector<uint32_t> positions;  // in the manifest's layers; more than one when a blob is named
                                     // more than once
-  std::unique_ptr<ByteStream> stream;
+  std::shared_ptr<ByteStream> stream;  // of the blob's bytes, verified while they pass
   std::optional<StagedBlob> keep;
   std::unique_ptr<Store::PullLock> lock;  // of the blob, while it is being pulled
   bool local = false;                     // comes from the store
@@ -383,6 +397,7 @@ class Puller::Layers {
       while (!ingested && ingested.error().code == ErrorCode::kCorrupt && MayIngestAgain(*job)) {
         ingested = CatchExceptions([&] { return IngestAgain(worker, *job, mark); });
       }
+      job->stream.reset();  // and with it connection and buffers
       if (ingested) ingested = CountEntries(*job);
       if (!ingested) {
         const MutexLock lock(mutex_);
@@ -422,8 +437,9 @@ class Puller::Layers {
   Result<void> Ingest(Worker& worker, LayerJob& job) {
     OCIFS_ASSIGN_OR_RETURN(
         job.ingested,
-        worker.chunks.Ingest(std::move(job.stream), job.descriptor, job.positions.front(),
-                             documents_.manifest.is_image(), puller_.options_.limits));
+        worker.chunks.Ingest(std::make_unique<SharedStream>(job.stream), job.descriptor,
+                             job.positions.front(), documents_.manifest.is_image(),
+                             puller_.options_.limits));
     return {};
   }
 
@@ -438,14 +454,23 @@ class Puller::Layers {
   }
 
   // Whether what does not unpack may be had whole elsewhere: the raw blob in the store may be what
-  // is damaged, and a mirror may have served other bytes than the registry has.
+  // is damaged, and a mirror may have served other bytes than the registry has. Reads the rest of
+  // the blob to know: an authentic one that does not unpack is the same everywhere.
   bool MayIngestAgain(const LayerJob& job) {
-    if (job.local) {
-      Log(LogLevel::kWarning, "blob " + job.descriptor.digest.ToString() +
-                                  " in the store does not unpack; it is fetched again");
-      return true;
+    if (job.local && puller_.options_.offline) return false;
+    if (!job.local && !puller_.source_.HasAnotherServer(documents_.origin, job.descriptor)) {
+      return false;
     }
-    return puller_.source_.RejectBlob(documents_.origin, job.descriptor);
+    while (true) {
+      const Result<std::span<const std::byte>> piece = job.stream->Next();
+      if (!piece) break;
+      if (piece->empty()) return false;
+    }
+    if (context_.stop.stop_requested()) return false;
+    if (!job.local) return puller_.source_.RejectBlob(documents_.origin, job.descriptor);
+    Log(LogLevel::kWarning, "blob " + job.descriptor.digest.ToString() +
+                                " in the store is damaged; it is fetched again");
+    return true;
   }
 
   // The blob goes, with all that was taken from it since the pack's length was `mark`, and the

@@ -26,9 +26,9 @@ using store::ErrorCode;
 using store::Fail;
 using store::Result;
 
-// What all pulls together may hold open to one host (store/puller.cc), ranges of far blobs
-// included, so that none of them waits for a connection that another has paused.
-constexpr uint32_t kMinConnections = 32;
+// More than all pulls together hold open to one host (store/puller.cc), ranges of far blobs
+// included: none of them, and no manifest, waits for a connection that another has paused.
+constexpr uint32_t kMinConnections = 40;
 
 // Reads the members of one TOML table; each key must be known and of its type.
 class TableReader {

@@ -44,13 +44,23 @@ TEST(FailureTest, OnlyThoseThatSpeakOfWaitingAreBelieved) {
 }
 
 TEST(FailureTest, TransportSaysWhetherTheServerIsThere) {
-  EXPECT_TRUE(FailureOfTransport({ErrorCode::kUnavailable, ""}, false).unreachable);
-  EXPECT_TRUE(FailureOfTransport({ErrorCode::kTimedOut, ""}, false).unreachable);
-  EXPECT_FALSE(FailureOfTransport({ErrorCode::kTimedOut, ""}, true).unreachable);
-  EXPECT_EQ(FailureOfTransport({ErrorCode::kTimedOut, ""}, true).tries, kTransientTries);
-  EXPECT_EQ(FailureOfTransport({ErrorCode::kUnavailable, ""}, false).tries, 2);
-  EXPECT_EQ(FailureOfTransport({ErrorCode::kDenied, ""}, false).tries, 1);
-  EXPECT_EQ(FailureOfTransport({ErrorCode::kCancelled, ""}, false).tries, 1);
+  for (const ErrorCode code : {ErrorCode::kUnavailable, ErrorCode::kTimedOut}) {
+    EXPECT_TRUE(FailureOfTransport({code, ""}, Contact::kSilent).unreachable());
+    EXPECT_EQ(FailureOfTransport({code, ""}, Contact::kSilent).tries, 2);
+    for (const Contact contact : {Contact::kAnswered, Contact::kNone}) {
+      EXPECT_FALSE(FailureOfTransport({code, ""}, contact).unreachable());
+      EXPECT_EQ(FailureOfTransport({code, ""}, contact).tries, kTransientTries);
+    }
+  }
+  for (const ErrorCode code : {ErrorCode::kDenied, ErrorCode::kCancelled}) {
+    EXPECT_FALSE(FailureOfTransport({code, ""}, Contact::kSilent).unreachable());
+    EXPECT_EQ(FailureOfTransport({code, ""}, Contact::kSilent).tries, 1);
+  }
+}
+
+TEST(FailureTest, OurOwnMistakesAreNoMissingNames) {
+  EXPECT_EQ(FailureOfTransport({ErrorCode::kInvalid, "no PEM"}, Contact::kNone).error.code,
+            ErrorCode::kDenied);
 }
 
 }  // namespace

@@ -39,7 +39,8 @@ TEST(RegistryAnswerTest, OnlyARegistryMaySayNotFound) {
     return ErrorFromAnswer("GET x", head, body).code;
   };
   EXPECT_EQ(code(Head(404, "text/plain; charset=utf-8"), "404 page not found\n"),
-            ErrorCode::kNotFound);
+            ErrorCode::kRemote)
+      << "so answers any web server that lacks a path";
   EXPECT_EQ(code(Head(404, ""), ""), ErrorCode::kNotFound);
   EXPECT_EQ(code(Head(404, "application/vnd.oci.error+json"), kUnknown), ErrorCode::kNotFound);
   EXPECT_EQ(code(Head(404, "text/html; charset=utf-8"), "<html>not found"), ErrorCode::kRemote);

@@ -82,7 +82,7 @@ TEST_F(MirrorTest, AMirrorWhoseBytesWereWrongIsNotAskedForThatBlobAgain) {
   ASSERT_TRUE(wrong);
   EXPECT_NE(*wrong, std::string(5000, 'x')) << "digests are for the reader to check";
   EXPECT_TRUE(source_->RejectBlob(registry_.repository("team/app"), layer));
-  EXPECT_THAT(log.text(), HasSubstr(other_.host() + " served wrong bytes"));
+  EXPECT_THAT(log.text(), HasSubstr("wrong bytes from " + other_.host()));
   other_.ForgetRequests();
   EXPECT_EQ(Blob(layer).value_or(""), std::string(5000, 'x'));
   EXPECT_THAT(other_.requests(), IsEmpty());
@@ -91,6 +91,39 @@ TEST_F(MirrorTest, AMirrorWhoseBytesWereWrongIsNotAskedForThatBlobAgain) {
   timer_->Advance(RegistrySource::kRejectedFor);
   EXPECT_TRUE(Blob(layer));
   EXPECT_THAT(other_.requests(), SizeIs(1)) << "a mirror gets another chance";
+}
+
+TEST_F(MirrorTest, AnOriginThatIsWrongTooEndsTheSearch) {
+  other_.MirrorOf(registry_, {.behaviour = MirrorOptions::Behaviour::kWrongBytes});
+  const auto& layer = artifact_.layers[0];
+  const store::Repository repository = registry_.repository("team/app");
+  ASSERT_TRUE(Blob(layer));
+  EXPECT_TRUE(source_->RejectBlob(repository, layer));
+  registry_.Inject({.path = "/blobs/", .wire = {.stated_length = 4999}});
+  EXPECT_EQ(BlobError(layer), ErrorCode::kCorrupt) << "before its first byte";
+  EXPECT_FALSE(source_->HasAnotherServer(repository, layer));
+  EXPECT_FALSE(source_->RejectBlob(repository, layer));
+}
+
+TEST_F(MirrorTest, APartFromALiarAndAPartFromTheRegistryAreFetchedAgainFromTheRegistry) {
+  const std::string bytes(3 << 20, 'y');
+  const auto blob = registry_.AddBlob("team/app", bytes);
+  other_.MirrorOf(registry_);
+  other_.Inject({.path = "/blobs/", .times = 1, .flip_at = 5, .wire = {.truncate_at = 1 << 20}});
+  other_.Inject({.path = "/blobs/", .status = 500});
+  const auto mixed = Blob(blob);
+  ASSERT_TRUE(mixed);
+  EXPECT_NE(*mixed, bytes);
+  EXPECT_TRUE(source_->RejectBlob(registry_.repository("team/app"), blob));
+  EXPECT_EQ(Blob(blob).value_or(""), bytes);
+}
+
+TEST_F(MirrorTest, NobodyWaitsForAMirrorThatAsksForIt) {
+  other_.MirrorOf(registry_);
+  other_.Inject({.status = 429, .headers = {{"Retry-After", "15"}}});
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Works());
+  EXPECT_THAT(timer_->waits(), IsEmpty());
+  EXPECT_THAT(other_.requests(), SizeIs(1));
 }
 
 TEST_F(MirrorTest, ABreakHalfWayIsGoneOnFromTheRegistry) {
@@ -143,6 +176,52 @@ TEST_F(MirrorTest, TagsComeFromOneServerFromTheFirstPageToTheLast) {
   page = source_->ListTags(registry_.repository("team/app"), page->next, context_);
   ASSERT_TRUE(page);
   EXPECT_THAT(registry_.requests(), IsEmpty());
+}
+
+// --- Insecure servers: HTTPS with any certificate, else HTTP -------------------------------------
+
+class InsecureTest : public SourceFixture {
+ protected:
+  void UseInsecure(const FakeRegistry& registry) {
+    UseSource(Login("user", "secret"), {{registry.host(), {.tls = {.verify = false}}}});
+  }
+};
+
+TEST_F(InsecureTest, HttpIsNotTriedOnceHttpsHasAnswered) {
+  FakeRegistry secure(FakeRegistry::Transport::kTls);
+  UseInsecure(secure);
+  secure.AddArtifact("team/app", "1.0", {});
+  const auto absent =
+      source_->FetchManifest(secure.reference("team/app", "2.0"), std::nullopt, context_);
+  ASSERT_FALSE(absent);
+  EXPECT_EQ(absent.error().code, ErrorCode::kNotFound);
+  EXPECT_TRUE(source_->FetchManifest(secure.reference("team/app", "1.0"), std::nullopt, context_));
+  secure.Inject({.times = 1, .status = 503});
+  EXPECT_TRUE(source_->FetchManifest(secure.reference("team/app", "1.0"), std::nullopt, context_))
+      << "what passes is tried again";
+}
+
+TEST_F(InsecureTest, HttpIsRememberedWhereItIsAllThereIs) {
+  UseInsecure(registry_);
+  registry_.AddArtifact("team/app", "1.0", {});
+  EXPECT_TRUE(Manifest("1.0"));
+  const size_t connections = registry_.connections_accepted();
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(Manifest("1.0"));
+  EXPECT_LE(registry_.connections_accepted(), connections + 1) << "TLS is not tried each time";
+}
+
+TEST_F(InsecureTest, ALoginIsCheckedByHttpsFirst) {
+  FakeRegistry secure(FakeRegistry::Transport::kTls);
+  secure.RequireBasic("user", "secret");
+  UseInsecure(secure);
+  EXPECT_TRUE(source_->CheckLogin(secure.registry(), Login("user", "secret"), context_));
+  const auto wrong = source_->CheckLogin(secure.registry(), Login("user", "wrong"), context_);
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().code, ErrorCode::kUnauthenticated);
+  EXPECT_THAT(wrong.error().message, Not(HasSubstr("http://")));
+  UseInsecure(registry_);
+  registry_.RequireBasic("user", "secret");
+  EXPECT_TRUE(source_->CheckLogin(registry_.registry(), Login("user", "secret"), context_));
 }
 
 }  // namespace

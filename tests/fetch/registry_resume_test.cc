@@ -23,6 +23,7 @@ using ::testing::IsEmpty;
 using testing::kNever;
 using testing::RangeBehaviour;
 using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
 
 std::string Bytes(size_t size) {
   std::string bytes(size, '\0');
@@ -200,6 +201,39 @@ TEST_F(ResumeTest, AnEmptyBlobCostsNothing) {
   EXPECT_THAT(registry_.requests(), IsEmpty());
 }
 
+TEST_F(ResumeTest, PatienceIsForThoseWhoWait) {
+  const auto blob = Add(100);
+  registry_.Inject({.path = "/blobs/", .times = 1, .status = 503});
+  auto stream = source_->OpenBlob(registry_.repository("team/app"), blob, context_);
+  ASSERT_TRUE(stream);
+  timer_->Advance(std::chrono::minutes(5));  // other layers came first
+  const auto bytes = (*stream)->Next();
+  ASSERT_TRUE(bytes) << bytes.error().message;
+  EXPECT_EQ(bytes->size(), 100U);
+}
+
+TEST_F(ResumeTest, ABreakBehindTheLastByteLosesNothing) {
+  const auto blob = Add(1000);
+  registry_.Inject(
+      {.path = "/blobs/",
+       .wire = {.framing = testing::ServerResponse::Framing::kChunked, .truncate_at = 1000}});
+  EXPECT_EQ(Blob(blob).value_or(""), bytes_);
+  EXPECT_THAT(registry_.requests(), SizeIs(1));
+}
+
+TEST_F(ResumeTest, AStorageThatIsAwayIsNotTheRegistrysFault) {
+  auto storage = std::make_unique<BlobStorage>();
+  registry_.RedirectBlobsTo(storage.get());
+  const auto blob = Add(100);
+  registry_.AddArtifact("team/app", "1.0", {});
+  const std::string url = storage->url();
+  storage.reset();
+  registry_.RedirectBlobsTo(nullptr);
+  registry_.Inject({.path = "/blobs/", .redirect = url + "/gone"});
+  EXPECT_EQ(BlobError(blob), ErrorCode::kUnavailable);
+  EXPECT_TRUE(Manifest("1.0"));
+}
+
 // --- Far servers ---------------------------------------------------------------------------------
 
 // Every server counts as far: what is seen is how ranges are cut, joined and mended.
@@ -220,8 +254,32 @@ class FarTest : public ResumeTest {
 TEST_F(FarTest, LargeBlobsComeInRangesSeveralAtATime) {
   const auto blob = Add(10 * kMiB + 5);
   EXPECT_EQ(Blob(blob).value_or(""), bytes_);
-  EXPECT_THAT(registry_.ranges(), SizeIs(11));
+  EXPECT_THAT(registry_.ranges(), SizeIs(12));
   EXPECT_EQ(registry_.body_bytes_sent(), 10 * kMiB + 5 + (*Manifest("1.0"))->bytes.size() * 2);
+}
+
+TEST_F(FarTest, RangesFillTheirRoundsEvenly) {
+  // Ranges of 1 MiB would leave the last one to come alone.
+  const auto blob = Add(5 * kMiB);
+  EXPECT_EQ(Blob(blob).value_or(""), bytes_);
+  const std::string path = "/v2/team/app/blobs/" + blob.digest.ToString();
+  EXPECT_THAT(
+      registry_.ranges(),
+      UnorderedElementsAre(path + " bytes=0-655359", path + " bytes=655360-1310719",
+                           path + " bytes=1310720-1966079", path + " bytes=1966080-2621439",
+                           path + " bytes=2621440-3276799", path + " bytes=3276800-3932159",
+                           path + " bytes=3932160-4587519", path + " bytes=4587520-5242879"));
+}
+
+TEST_F(FarTest, EvenRangesAreNoCrumbs) {
+  RegistrySourceOptions options;
+  options.blobs = {.far = std::chrono::microseconds(0), .range_bytes = kMiB, .max_ranges = 8};
+  UseSource(std::nullopt, {}, std::move(options));
+  registry_.AddArtifact("team/app", "1.0", {});
+  ASSERT_TRUE(Manifest("1.0"));
+  const auto blob = Add(2 * kMiB);
+  EXPECT_EQ(Blob(blob).value_or(""), bytes_);
+  EXPECT_THAT(registry_.ranges(), SizeIs(4)) << "halves of range_bytes";
 }
 
 TEST_F(FarTest, SmallBlobsComeWhole) {
@@ -266,6 +324,40 @@ TEST_F(FarTest, ReadersThatLeaveGiveBackTheirRanges) {
   EXPECT_EQ(Blob(blob).value_or(""), bytes_);
   // Requests of the readers that left may still come in.
   EXPECT_THAT(registry_.ranges(), SizeIs(::testing::Ge(16U)));
+}
+
+TEST_F(FarTest, AMirrorThatRefusesItsOwnRangesIsLeftWithThem) {
+  testing::FakeRegistry mirror;
+  mirror.MirrorOf(registry_);
+  RegistrySourceOptions options;
+  options.blobs = {.far = std::chrono::microseconds(0), .range_bytes = kMiB, .max_ranges = 4};
+  UseSource(std::nullopt, {{registry_.host(), {.mirrors = {mirror.url()}}}}, std::move(options));
+  registry_.AddArtifact("team/app", "1.0", {});
+  ASSERT_TRUE(Manifest("1.0"));
+  const auto blob = Add(8 * kMiB);
+  mirror.Inject({.path = "/blobs/", .status = 403, .skip = 1});
+  EXPECT_EQ(Blob(blob).value_or(""), bytes_);
+}
+
+TEST_F(FarTest, AStorageThatDiesOnTheWayIsReplacedByWhatTheRegistryNames) {
+  auto first = std::make_unique<BlobStorage>();
+  BlobStorage second;
+  registry_.RedirectBlobsTo(first.get());
+  const auto blob = Add(8 * kMiB);
+  auto stream = source_->OpenBlob(registry_.repository("team/app"), blob, context_);
+  ASSERT_TRUE(stream);
+  std::string text;
+  while (true) {
+    const auto piece = (*stream)->Next();
+    ASSERT_TRUE(piece) << piece.error().message;
+    if (piece->empty()) break;
+    text.append(reinterpret_cast<const char*>(piece->data()), piece->size());
+    if (text.size() > kMiB && first) {
+      registry_.RedirectBlobsTo(&second);
+      first.reset();
+    }
+  }
+  EXPECT_EQ(text, bytes_);
 }
 
 }  // namespace

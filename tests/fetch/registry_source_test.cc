@@ -423,9 +423,16 @@ TEST_F(RegistrySourceTest, MalformedAuthFileIsNamedOnlyWhenALoginIsWanted) {
   registry_.AddArtifact("team/app", "1.0", {});
   EXPECT_TRUE(Manifest("1.0"));
   registry_.RequireBearer({});
-  const auto manifest = Manifest("1.0");
+  EXPECT_TRUE(Manifest("1.0")) << "anybody gets a token";
+  registry_.RequireBearer({.login_required = true});
+  auto manifest = Manifest("1.0");
   ASSERT_FALSE(manifest);
-  EXPECT_EQ(manifest.error().code, ErrorCode::kInvalid);
+  EXPECT_EQ(manifest.error().code, ErrorCode::kUnauthenticated);
+  EXPECT_THAT(manifest.error().message, HasSubstr("auth.json"));
+  registry_.RequireBasic("u", "p");
+  manifest = Manifest("1.0");
+  ASSERT_FALSE(manifest);
+  EXPECT_EQ(manifest.error().code, ErrorCode::kUnauthenticated);
   EXPECT_THAT(manifest.error().message, HasSubstr("auth.json"));
 }
 

@@ -221,7 +221,7 @@ TEST_F(TokenCacheTest, RefusalSaysWhatToDoAndNoSecret) {
   const auto token = tokens_.Get(request, {});
   ASSERT_FALSE(token);
   EXPECT_EQ(token.error().code, ErrorCode::kUnauthenticated);
-  EXPECT_THAT(token.error().message, HasSubstr("podman login r.example"));
+  EXPECT_THAT(token.error().message, HasSubstr("ocifs-ctl login r.example"));
   EXPECT_THAT(token.error().message, Not(HasSubstr("wrong-secret")));
   EXPECT_THAT(token.error().message, Not(HasSubstr(store::ToBase64("u:wrong-secret"))));
 }

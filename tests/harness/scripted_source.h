@@ -95,6 +95,9 @@ class ScriptedSource : public store::Source {
   bool HasCatalog(const store::Registry& registry) const override;
   store::Result<std::vector<std::string>> ListCatalog(const store::Registry& registry,
                                                       const store::FetchContext& context) override;
+  bool HasAnotherServer(const store::Repository&, const store::Descriptor&) override {
+    return false;
+  }
   bool RejectBlob(const store::Repository&, const store::Descriptor&) override { return false; }
   store::Result<std::vector<store::Descriptor>> ListReferrers(const store::Repository&,
                                                               const store::Digest&,

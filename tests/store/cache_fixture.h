@@ -99,6 +99,9 @@ class RawSource : public Source {
   }
   // Blobs that the next server has: told of wrong bytes, it serves these from then on.
   std::map<std::string, std::string> better_blobs;
+  bool HasAnotherServer(const Repository&, const Descriptor& blob) override {
+    return better_blobs.contains(blob.digest.ToString());
+  }
   bool RejectBlob(const Repository&, const Descriptor& blob) override {
     const auto better = better_blobs.find(blob.digest.ToString());
     if (better == better_blobs.end()) return false;

@@ -166,10 +166,10 @@ catalog = true
 TEST(ConfigTest, TooFewConnectionsAreRefused) {
   for (const char* key : {"connections", "connections_per_host"}) {
     const auto config =
-        ParseConfig("[transfer]\n" + std::string(key) + " = 31\n", "/etc/ocifs.toml");
+        ParseConfig("[transfer]\n" + std::string(key) + " = 39\n", "/etc/ocifs.toml");
     ASSERT_FALSE(config) << key;
     EXPECT_THAT(config.error().message, HasSubstr("/etc/ocifs.toml:2: "));
-    EXPECT_THAT(config.error().message, HasSubstr("at least 32"));
+    EXPECT_THAT(config.error().message, HasSubstr("at least 40"));
   }
 }
 
