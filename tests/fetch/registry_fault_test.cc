@@ -157,7 +157,7 @@ TEST_F(RegistryFaultTest, R04AStorageThatIsDownSilencesNoRegistry) {
   registry_.RedirectBlobsTo(nullptr);
   storage.reset();
   registry_.Inject({.path = "/blobs/", .redirect = gone});
-  for (int i = 0; i < HostHealth::kMaxUnreachable + 1; ++i) {
+  for (int i = 0; i < HostHealth::kMaxSilent + 1; ++i) {
     EXPECT_EQ(Read(artifact.layers[0]).code(), ErrorCode::kUnavailable);
     const auto manifest = Manifest("1.0");
     EXPECT_TRUE(manifest) << manifest.error().message;
