@@ -46,7 +46,8 @@ class HttpExchange {
   bool at_origin() const { return url().SameOrigin(origin_); }
   // Whether the server asked first has answered: with a redirect at least.
   bool redirected() const { return redirects_ > 0; }
-  bool connected() const { return transfer_->connected(); }
+  // Whether a connection was made for the request: not one that may have died since it was used.
+  bool connected() const { return transfer_->connected() && !transfer_->reused_connection(); }
   std::string Describe() const { return transfer_->Describe(); }
 
  private:

@@ -69,7 +69,8 @@ class Source {
                                                        const Descriptor& blob,
                                                        const FetchContext& context) = 0;
 
-  // Whether there is another server that may have this blob than those that OpenBlob has got it from.
+  // Whether there is another server that may have this blob than those that OpenBlob has got it
+  // from.
   virtual bool HasAnotherServer(const Repository& repository, const Descriptor& blob) = 0;
   // What OpenBlob gave for this blob a moment ago was not its content. True when there is another
   // server that may have it: then opening it again is worth while.

@@ -1,5 +1,6 @@
 // ocifs: mounts, and serves until unmounted. See ocifs(1).
 
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -113,6 +114,9 @@ Result<void> Serve(const CommandLine& line, const Config& config, ReadySignal& r
   };
   OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<fs::FuseSession> session,
                          fs::FuseSession::Mount(std::move(session_options), *filesystem));
+  // Logins and tokens are in this memory: it goes into no core file, and is not for other processes
+  // of the user to look at. Not before fusermount3 has been started, which must know its caller.
+  prctl(PR_SET_DUMPABLE, 0);
   OCIFS_ASSIGN_OR_RETURN(const MountEntry entry, MountEntry::Add(config.store, line.mount_point));
   OCIFS_RETURN_IF_ERROR(session->Run());
   if (!served) return Fail(ErrorCode::kInternal, "the mount ended before it was ready");

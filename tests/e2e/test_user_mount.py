@@ -74,6 +74,17 @@ class UserMount(harness.TestCase):
         self.run_as_user("fusermount3", "-u", "oci")
         self.assertIsNone(harness.mount_type(self.point))
 
+    def test_memory_of_the_daemon_is_nobody_s(self):
+        """It holds logins: no other process of the user may look into it, and no core file gets it."""
+        self.run_as_user(self.bin / "ocifs", "--config", "ocifs.toml", "--store", "store", "oci")
+        listed = subprocess.run(["pgrep", "-f", f"^{self.bin / 'ocifs'} "], capture_output=True, text=True,
+                                check=True).stdout.split()
+        self.assertEqual(len(listed), 1)
+        for name in ("environ", "mem"):
+            self.assertNotEqual(self.run_as_user("cat", f"/proc/{listed[0]}/{name}", check=False).returncode, 0, name)
+        self.assertEqual(self.run_as_user("cat", "oci/x.test/mine/1/open").stdout, "open")
+        self.run_as_user("fusermount3", "-u", "oci")
+
     def test_same_tree_as_root_sees(self):
         self.run_as_user(self.bin / "ocifs", "--config", "ocifs.toml", "--store", "store", "oci")
         mine = self.run_as_user("sh", "-c", "cd oci/x.test/app/1 && find . -type f -exec sha256sum {} + | sort -k 2")

@@ -433,6 +433,28 @@ TEST_F(Names, ARepositoryWhoseNestedOnesAreRefusedStillKnowsItsTags) {
 
 // --- Sources that can list what they hold ---
 
+TEST_F(Names, ACatalogIsListedAndProvesNothing) {
+  source().SetCatalog("reg.example", {"alpine", "team/app", "team/db"});
+  source().AddArtifact("reg.example/secret/app:1.0", {{.title = "f", .content = "x"}});
+  world.Start();
+  EXPECT_EQ(world.Names("reg.example"), (std::vector<std::string>{"alpine", "team"}));
+  EXPECT_EQ(world.Names("reg.example"), (std::vector<std::string>{"alpine", "team"}));
+  EXPECT_EQ(source().count(Call::kCatalog), 1u) << "one list answers for a while";
+  EXPECT_TRUE(world.Exists("reg.example/secret/app/1.0"))
+      << "a registry need not tell everybody everything";
+  source().FailWith(Call::kCatalog, kAway);
+  EXPECT_EQ(world.Names("reg.example/team"), (std::vector<std::string>{"app", "db"}));
+}
+
+TEST_F(Names, ACatalogThatIsRefusedLeavesWhatIsKnown) {
+  source().SetCatalog("reg.example", {"alpine"});
+  source().FailWith(Call::kCatalog, Error{ErrorCode::kUnauthenticated, "401"});
+  source().AddArtifact("reg.example/team/app:1.0", {{.title = "f", .content = "x"}});
+  world.Start();
+  EXPECT_TRUE(world.Exists("reg.example/team/app/1.0"));
+  EXPECT_EQ(world.Names("reg.example"), std::vector<std::string>{"team"});
+}
+
 TEST_F(Names, AListOfRepositoriesDecides) {
   source().AllowListing("layout.example");
   source().AddImage("layout.example/app/web:1.0", {SmallTar()});

@@ -221,5 +221,43 @@ TEST_F(HostilePull, PagesInACircleAreRefused) {
   }
 }
 
+// --- Another server may have it right ---
+
+TEST_F(HostilePull, WrongBytesFromOneServerAreFetchedFromTheNext) {
+  const std::string good = OneFile("f", "good");
+  const std::string bad = OneFile("f", kBad);
+  const std::string config = ConfigWith({DigestOf(good)});
+  source_.AddDocument("1.0", ManifestOf(source_.AddBlob(media_type::kOciConfig, config),
+                                        source_.AddBlob(kTar, good)));
+  source_.SetBlob(DigestOf(good), bad);  // unpacks, and is something else
+  source_.better_blobs[DigestOf(good).ToString()] = good;
+  source_.SetBlob(DigestOf(config), std::string(kBad).substr(0, 4));
+  source_.better_blobs[DigestOf(config).ToString()] = config;
+  EXPECT_EQ(ReadPath("f"), "good");
+}
+
+TEST_F(HostilePull, WrongBytesThatDoNotUnpackAreFetchedFromTheNext) {
+  const std::string good = OneFile("f", Noise(3'000'000, 1));
+  source_.AddDocument("1.0", ManifestOf(source_.AddBlob(media_type::kOciConfig, "{}"),
+                                        source_.AddBlob(kTar, good)));
+  std::string bad = good;
+  bad[700] ^= 1;
+  bad[0] ^= 1;  // a header that no reader takes
+  source_.SetBlob(DigestOf(good), bad);
+  source_.better_blobs[DigestOf(good).ToString()] = good;
+  EXPECT_EQ(ReadPath("f"), Noise(3'000'000, 1));
+}
+
+TEST_F(HostilePull, AnAuthenticLayerThatDoesNotUnpackIsNobodysLie) {
+  const std::string climbs = OneFile("../f", kBad);
+  source_.AddDocument("1.0", ManifestOf(source_.AddBlob(media_type::kOciConfig, "{}"),
+                                        source_.AddBlob(kTar, climbs)));
+  source_.better_blobs[DigestOf(climbs).ToString()] = climbs;
+  EXPECT_EQ(ReadPath("f"), "corrupt");
+  EXPECT_TRUE(source_.better_blobs.contains(DigestOf(climbs).ToString()))
+      << "no server was blamed for it";
+  EXPECT_EQ(source_.blobs, 1) << "and none was asked again";
+}
+
 }  // namespace
 }  // namespace ocifs::store
