@@ -701,6 +701,13 @@ class TestCase(harness.TestCase):
     def token_server(self, **more):
         return self.stopped_at_end(TokenServer(self.place("tokens"), **more))
 
+    def until_kept(self, cache, blobs):
+        """docker-registry answers first and keeps afterwards: one link for each blob, and a manifest's."""
+        repositories = cache.data / "docker" / "registry" / "v2" / "repositories"
+        harness.until(lambda: len(list(repositories.rglob("_layers/sha256/*/link"))) >= blobs
+                      and any(repositories.rglob("_manifests/revisions/sha256/*/link")),
+                      "the cache keeps what it hands out")
+
     def pull_through_mirror(self, upstream):
         """docker-registry that fetches from another what it lacks."""
         return self.registry(settings={"proxy": {"remoteurl": f"http://{upstream}"}})

@@ -68,6 +68,7 @@ class Healthy(TestCase):
         # It fetches what it was asked for, and nobody else asks the origin.
         agents = self.origin.log.read_text()
         self.assertNotIn("ocifs", agents)
+        self.until_kept(cache, 2)
         self.origin.stop()
         self.read(self.with_mirrors(cache.address, name="later"))
 

@@ -120,7 +120,7 @@ class Registries(registries.TestCase):
     def test_pull_through(self):
         cache = self.pull_through_mirror(self.source.address)
         self.skopeo(cache.address, "--src-tls-verify=false")
-        harness.until(lambda: any(cache.data.rglob("data")), "the cache keeps what it hands out")
+        self.until_kept(cache, 2)
         self.source.stop()
         self.skopeo(cache.address, "--src-tls-verify=false")
 
