@@ -97,7 +97,7 @@ std::optional<PemContent> ParsePem(std::string_view text) {
     if (begin == std::string_view::npos) return content;
     text.remove_prefix(begin + kBegin.size());
     const size_t label_end = text.find(kDashes);
-    if (label_end == std::string_view::npos || label_end > 64) return std::nullopt;
+    if (label_end > 64) return std::nullopt;  // or absent: npos is more
     const std::string label(text.substr(0, label_end));
     text.remove_prefix(label_end + kDashes.size());
     const std::string end_line = "-----END " + label + "-----";

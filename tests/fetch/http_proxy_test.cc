@@ -29,7 +29,7 @@ class HttpProxyTest : public ::testing::Test {
  protected:
   HttpServer::Handler Answer() {
     return [this](const ServerRequest& request) {
-      if (request.Header("proxy-authorization") != "") leaked_ = true;
+      if (!request.Header("proxy-authorization").empty()) leaked_ = true;
       if (request.path == "/redirect") {
         return ServerResponse{.status = 307,
                               .headers = {{"Location", request.Query("to").value_or("")}}};
