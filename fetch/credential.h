@@ -17,9 +17,11 @@ struct Credential {
   friend bool operator==(const Credential&, const Credential&) = default;
 };
 
-// How old an answer may be. Files are read anew for each lookup; what costs a process to ask may be
-// remembered for a while, until a registry refuses it.
-enum class Freshness { kCached, kFresh };
+// What an answer may cost. Files are read anew for each lookup in any case.
+enum class Freshness {
+  kKnown,  // no process is started: what a helper said within the last minutes, else kWouldBlock
+  kFresh,  // helpers are asked
+};
 
 }  // namespace ocifs::fetch
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "store/catch_exceptions.h"
 #include "store/json.h"
 #include "store/text.h"
 
@@ -88,7 +89,7 @@ std::optional<CredentialHelpers::Answer> CredentialHelpers::Recall(const std::st
   if (found == remembered_.end()) return std::nullopt;
   const Remembered& known = found->second;
   const auto age = options_.clock() - known.at;
-  if (age < kJustAsked || (freshness == Freshness::kCached && known.answer && age < kRemembered)) {
+  if (age < kJustAsked || (freshness == Freshness::kKnown && known.answer && age < kRemembered)) {
     return known.answer;
   }
   return std::nullopt;
@@ -117,13 +118,17 @@ Result<std::optional<Credential>> CredentialHelpers::Get(const std::string& help
     {
       const MutexLock lock(mutex_);
       if (std::optional<Answer> known = Recall(key, freshness)) return *std::move(known);
+      if (freshness == Freshness::kKnown) {
+        return Fail(ErrorCode::kWouldBlock,
+                    "credential helper '" + helper + "' has to be asked for " + server);
+      }
       std::shared_ptr<Flight>& slot = flights_[key];
       leads = !slot;
       if (leads) slot = std::make_shared<Flight>();
       flight = slot;
     }
     if (leads) {
-      Answer answer = Ask(helper, server, stop);
+      Answer answer = store::CatchExceptions([&] { return Ask(helper, server, stop); });
       {
         const MutexLock lock(mutex_);
         if (answer || answer.error().code != ErrorCode::kCancelled) Remember(key, answer);

@@ -50,7 +50,7 @@ class CredentialHelpers {
 
   explicit CredentialHelpers(CredentialHelperOptions options = {}) : options_(std::move(options)) {}
 
-  // What `helper` keeps for `server`, or nullopt.
+  // What `helper` keeps for `server`, or nullopt. kKnown touches no process and does not wait.
   store::Result<std::optional<Credential>> Get(const std::string& helper, const std::string& server,
                                                Freshness freshness, const std::stop_token& stop)
       OCIFS_EXCLUDES(mutex_);

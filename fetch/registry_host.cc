@@ -171,7 +171,7 @@ std::optional<Authorization> RegistryHost::AuthorizeFromMemory(const Access& acc
   const std::optional<Demand> demand = CurrentDemand();
   if (!demand) return Authorization{};
   Result<std::optional<Credential>> credential =
-      credentials_.Lookup(access.repository, Freshness::kCached, stop);
+      credentials_.Lookup(access.repository, Freshness::kKnown, stop);
   if (!credential) return std::nullopt;
   Authorization authorization = Identify(access, *credential);
   if (RefusalOf(authorization)) return std::nullopt;

@@ -189,10 +189,10 @@ TEST_F(HelperLookupTest, DockerHubIsAskedForUnderBothNames) {
 
 TEST_F(HelperLookupTest, FilesThatChangeBetweenLookupsCountAtOnce) {
   programs_.Helper("keys", R"(echo '{"Username":"u","Secret":"p"}')");
-  EXPECT_EQ(Found(R"({"credsStore":"keys"})", "{}", Freshness::kCached), "u:p");
-  EXPECT_EQ(Found(LoginOf("rotated:1"), "{}", Freshness::kCached), "rotated:1");
-  EXPECT_EQ(Found("{}", LoginOf("second:2"), Freshness::kCached), "second:2");
-  EXPECT_EQ(Found(R"({"credsStore":"keys"})", "{}", Freshness::kCached), "u:p");
+  EXPECT_EQ(Found(R"({"credsStore":"keys"})", "{}", Freshness::kFresh), "u:p");
+  EXPECT_EQ(Found(LoginOf("rotated:1"), "{}", Freshness::kKnown), "rotated:1");
+  EXPECT_EQ(Found("{}", LoginOf("second:2"), Freshness::kKnown), "second:2");
+  EXPECT_EQ(Found(R"({"credsStore":"keys"})", "{}", Freshness::kKnown), "u:p");
   EXPECT_EQ(programs_.Asked("keys"), "get r.example\n");
   now_ += CredentialHelpers::kJustAsked;
   EXPECT_EQ(Found(R"({"credsStore":"keys"})", "{}", Freshness::kFresh), "u:p");
