@@ -120,7 +120,7 @@ Result<std::optional<Credential>> CredentialHelpers::Get(const std::string& help
       if (std::optional<Answer> known = Recall(key, freshness)) return *std::move(known);
       if (freshness == Freshness::kKnown) {
         return Fail(ErrorCode::kWouldBlock,
-                    "credential helper '" + helper + "' has to be asked for " + server);
+                    "a login that credential helper '" + helper + "' has to be asked for");
       }
       std::shared_ptr<Flight>& slot = flights_[key];
       leads = !slot;
