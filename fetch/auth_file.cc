@@ -37,20 +37,14 @@ bool IsDockerHubName(std::string_view host) {
   return host == "docker.io" || host == "index.docker.io" || host == "registry-1.docker.io";
 }
 
-std::string StringMember(const Json& object, std::string_view key) {
-  const Json* const member = object.Find(key);
-  const std::string* const text = member == nullptr ? nullptr : member->string();
-  return text == nullptr ? "" : *text;
-}
-
 // nullopt for `{}`, which Docker leaves where a helper keeps the secret.
 Result<std::optional<Credential>> CredentialOf(const Json& entry) {
   Credential credential;
-  credential.identity_token = StringMember(entry, "identitytoken");
-  credential.registry_token = StringMember(entry, "registrytoken");
-  credential.username = StringMember(entry, "username");
-  credential.password = StringMember(entry, "password");
-  if (const std::string encoded = StringMember(entry, "auth"); !encoded.empty()) {
+  credential.identity_token = entry.FindText("identitytoken");
+  credential.registry_token = entry.FindText("registrytoken");
+  credential.username = entry.FindText("username");
+  credential.password = entry.FindText("password");
+  if (const std::string encoded = entry.FindText("auth"); !encoded.empty()) {
     std::optional<std::string> pair = store::FromBase64(encoded);
     const size_t colon = pair ? pair->find(':') : std::string::npos;
     if (colon == std::string::npos) {
@@ -445,7 +439,7 @@ Result<AuthFileAnswer> FindInAuthFile(std::string_view text, const store::Reposi
       if (answer.credential) return answer;
     }
   }
-  answer.helper = named ? *named : StringMember(file.json, "credsStore");
+  answer.helper = named ? *named : file.json.FindText("credsStore");
   if (!answer.helper.empty()) answer.servers = ServersOf(file, registry);
   return answer;
 }
@@ -466,7 +460,7 @@ Result<RegistryLogins> FindRegistryInAuthFile(std::string_view text, const Regis
                       return !credential || *credential;
                     });
   }
-  logins.helper = file.HelperFor(registry).value_or(StringMember(file.json, "credsStore"));
+  logins.helper = file.HelperFor(registry).value_or(file.json.FindText("credsStore"));
   if (!logins.helper.empty()) logins.servers = ServersOf(file, registry);
   return logins;
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "store/text.h"
+
 namespace ocifs::fetch {
 namespace {
 
@@ -18,14 +20,6 @@ bool IsTokenCharacter(char c) {
 }
 bool IsToken68Character(char c) {
   return IsAlnum(c) || (c != '\0' && std::string_view("-._~+/").find(c) != std::string_view::npos);
-}
-
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return lower;
 }
 
 class Parser {
@@ -45,10 +39,10 @@ class Parser {
         SkipSpace();
         std::optional<std::string> value = TakeValue();
         if (!value || !AtElementEnd()) return Drop();
-        AddParameter(Lower(token), *std::move(value));
+        AddParameter(store::AsciiLower(token), *std::move(value));
       } else {
         Flush();
-        current_ = Challenge{Lower(token), {}};
+        current_ = Challenge{store::AsciiLower(token), {}};
         SkipToken68();
       }
     }

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <utility>
 
-#include "store/catch_exceptions.h"
 #include "store/json.h"
 #include "store/text.h"
 
@@ -47,12 +46,6 @@ std::string SearchPath(const CredentialHelperOptions& options) {
   return path == nullptr ? "/usr/local/bin:/usr/bin:/bin" : path;
 }
 
-std::string Text(const Json& object, std::string_view key) {
-  const Json* const member = object.Find(key);
-  const std::string* const text = member == nullptr ? nullptr : member->string();
-  return text == nullptr ? "" : *text;
-}
-
 }  // namespace
 
 Result<std::optional<Credential>> ParseHelperAnswer(std::string_view output) {
@@ -67,8 +60,8 @@ Result<std::optional<Credential>> ParseHelperAnswer(std::string_view output) {
       return Fail(ErrorCode::kRemote, std::string("the answer's \"") + key + "\" is not a string");
     }
   }
-  const std::string user = Text(*parsed, "Username");
-  std::string secret = Text(*parsed, "Secret");
+  const std::string user = parsed->FindText("Username");
+  std::string secret = parsed->FindText("Secret");
   if (secret.empty()) return std::nullopt;
   if (user.empty()) return Fail(ErrorCode::kRemote, "the answer has no \"Username\"");
   if (user == kIdentityTokenUser) {
@@ -76,12 +69,6 @@ Result<std::optional<Credential>> ParseHelperAnswer(std::string_view output) {
   }
   return Credential{.username = user, .password = std::move(secret)};
 }
-
-struct CredentialHelpers::Flight {
-  store::Mutex mutex;
-  store::CondVar changed;
-  std::optional<Answer> answer OCIFS_GUARDED_BY(mutex);
-};
 
 std::optional<CredentialHelpers::Answer> CredentialHelpers::Recall(const std::string& key,
                                                                    Freshness freshness) {
@@ -112,53 +99,27 @@ Result<std::optional<Credential>> CredentialHelpers::Get(const std::string& help
                                                          Freshness freshness,
                                                          const std::stop_token& stop) {
   const std::string key = KeyOf(helper, server);
-  while (true) {
-    std::shared_ptr<Flight> flight;
-    bool leads = false;
-    {
-      const MutexLock lock(mutex_);
-      if (std::optional<Answer> known = Recall(key, freshness)) return *std::move(known);
-      if (freshness == Freshness::kKnown) {
-        return Fail(ErrorCode::kWouldBlock,
-                    "a login that credential helper '" + helper + "' has to be asked for");
-      }
-      std::shared_ptr<Flight>& slot = flights_[key];
-      leads = !slot;
-      if (leads) slot = std::make_shared<Flight>();
-      flight = slot;
-    }
-    if (leads) {
-      Answer answer = store::CatchExceptions([&] { return Ask(helper, server, stop); });
-      {
-        const MutexLock lock(mutex_);
-        if (answer || answer.error().code != ErrorCode::kCancelled) Remember(key, answer);
-        flights_.erase(key);
-      }
-      {
-        const MutexLock lock(flight->mutex);
-        flight->answer = answer;
-      }
-      flight->changed.NotifyAll();
-      return answer;
-    }
-    const std::stop_callback wake(stop, [&flight] {
-      // The lock orders this after the waiter's check of the token.
-      {
-        const MutexLock lock(flight->mutex);
-      }
-      flight->changed.NotifyAll();
-    });
-    const MutexLock lock(flight->mutex);
-    while (!flight->answer && !stop.stop_requested()) flight->changed.Wait(flight->mutex);
-    if (stop.stop_requested()) {
-      return Fail(ErrorCode::kCancelled,
-                  "waiting for credential helper '" + helper + "': cancelled");
-    }
-    // A leader that went away says nothing about the helper: take its place.
-    if (*flight->answer || flight->answer->error().code != ErrorCode::kCancelled) {
-      return *flight->answer;
-    }
-  }
+  const std::string what = "a login that credential helper '" + helper + "' has to be asked for";
+  return flights_.Run(
+      key,
+      [&]() -> std::optional<Answer> {
+        std::optional<Answer> known;
+        {
+          const MutexLock lock(mutex_);
+          known = Recall(key, freshness);
+        }
+        if (!known && freshness == Freshness::kKnown) known = Fail(ErrorCode::kWouldBlock, what);
+        return known;
+      },
+      [&]() -> Answer {
+        Answer answer = Ask(helper, server, stop);
+        if (answer || answer.error().code != ErrorCode::kCancelled) {
+          const MutexLock lock(mutex_);
+          Remember(key, answer);
+        }
+        return answer;
+      },
+      what, stop);
 }
 
 Result<std::optional<std::string>> CredentialHelpers::Run(const std::string& helper,

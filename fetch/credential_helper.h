@@ -15,6 +15,7 @@
 
 #include "fetch/child_process.h"
 #include "fetch/credential.h"
+#include "fetch/single_flight.h"
 #include "store/error.h"
 #include "store/mutex.h"
 
@@ -68,7 +69,6 @@ class CredentialHelpers {
     Answer answer;
     std::chrono::steady_clock::time_point at;
   };
-  struct Flight;
 
   std::optional<Answer> Recall(const std::string& key, Freshness freshness) OCIFS_REQUIRES(mutex_);
   void Remember(const std::string& key, const Answer& answer) OCIFS_REQUIRES(mutex_);
@@ -83,7 +83,7 @@ class CredentialHelpers {
   const CredentialHelperOptions options_;
   store::Mutex mutex_;
   std::map<std::string, Remembered> remembered_ OCIFS_GUARDED_BY(mutex_);
-  std::map<std::string, std::shared_ptr<Flight>> flights_ OCIFS_GUARDED_BY(mutex_);
+  SingleFlight<std::optional<Credential>> flights_;
 };
 
 }  // namespace ocifs::fetch

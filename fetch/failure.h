@@ -5,6 +5,8 @@
 #include <chrono>
 #include <expected>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "fetch/http_client.h"
 #include "store/error.h"
@@ -41,6 +43,13 @@ template <typename T>
 using Attempted = std::expected<T, Failure>;
 
 inline constexpr int kTransientTries = 5;
+
+// The failure of an attempt whose answer had come and is not what was asked for.
+inline std::unexpected<Failure> FailedAnswer(store::ErrorCode code, std::string message,
+                                             int tries = 1) {
+  return std::unexpected(
+      Failure{.error = {code, std::move(message)}, .tries = tries, .contact = Contact::kAnswered});
+}
 
 // Of an error of the transport, HttpTransfer's and HttpExchange's. What our own configuration does
 // wrong (kInvalid: a file that is no certificate) is kDenied: it is not the name that is wrong.

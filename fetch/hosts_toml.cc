@@ -14,14 +14,6 @@ namespace {
 using store::Fail;
 using store::Result;
 
-char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), ToLower);
-  return lower;
-}
-
 // A "token" of RFC 9110 section 5.6.2.
 bool IsHeaderName(std::string_view name) {
   constexpr std::string_view kMarks = "!#$%&'*+-.^_`|~";
@@ -44,7 +36,7 @@ bool IsClientsHeader(std::string_view name) {
   static constexpr std::array<std::string_view, 8> kNames = {
       "connection", "content-length",    "expect", "host", "te",
       "trailer",    "transfer-encoding", "upgrade"};
-  const std::string lower = Lower(name);
+  const std::string lower = store::AsciiLower(name);
   return std::find(kNames.begin(), kNames.end(), lower) != kNames.end();
 }
 
@@ -121,7 +113,10 @@ class ServerReader {
     const size_t scheme_end = text.find("://");
     std::string scheme = "https";
     if (scheme_end != std::string_view::npos) {
-      scheme = Lower(text.substr(0, scheme_end));
+      scheme = store::AsciiLower(text.substr(0, scheme_end));
+      if (scheme != "http" && scheme != "https") {
+        return reader_.Wrong(place, "the URL of a server begins with https:// or http://");
+      }
       text.remove_prefix(scheme_end + 3);
     }
     // None of them is quoted: a password may stand before '@', a key after '?'.
@@ -149,7 +144,7 @@ class ServerReader {
     if (list->array()->empty()) return {};
     server_.may_pull = server_.may_resolve = server_.may_referrers = false;
     for (const Toml& item : *list->array()) {
-      const std::string name = item.string() == nullptr ? "" : Lower(*item.string());
+      const std::string name = item.string() == nullptr ? "" : store::AsciiLower(*item.string());
       if (name == "pull") {
         server_.may_pull = true;
       } else if (name == "resolve") {

@@ -16,20 +16,6 @@ using store::MutexLock;
 
 constexpr size_t kBlockBytes = size_t{256} << 10;
 
-std::string AsciiLower(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return lower;
-}
-
-std::string_view TrimSpace(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
 }  // namespace
 
 const std::string* HttpHeaders::Find(std::string_view name) const {
@@ -50,7 +36,7 @@ std::vector<std::string> HttpHeaders::FindAll(std::string_view name) const {
 std::string HttpHead::MediaType() const {
   const std::string* const value = headers.Find("content-type");
   if (value == nullptr) return "";
-  return AsciiLower(TrimSpace(std::string_view(*value).substr(0, value->find(';'))));
+  return store::AsciiLower(store::TrimSpace(std::string_view(*value).substr(0, value->find(';'))));
 }
 
 std::string DescribeRequest(const HttpRequest& request) {
@@ -94,8 +80,8 @@ bool HttpChannel::OnHeaderLine(std::string_view line) {
   const size_t colon = line.find(':');
   // A line that continues the one before (obsolete since RFC 7230) carries nothing we need.
   if (colon == std::string_view::npos || line.front() == ' ' || line.front() == '\t') return true;
-  std::string name = AsciiLower(line.substr(0, colon));
-  const std::string_view value = TrimSpace(line.substr(colon + 1));
+  std::string name = store::AsciiLower(line.substr(0, colon));
+  const std::string_view value = store::TrimSpace(line.substr(colon + 1));
   if (name == "content-length") {
     const std::optional<uint64_t> number = store::ParseDecimal(value, INT64_MAX);
     if (!number || (parsed.content_length && *parsed.content_length != *number)) {
@@ -131,7 +117,7 @@ bool HttpChannel::OnHeadComplete() {
     return Refuse(ErrorCode::kRemote, "both Content-Length and Transfer-Encoding");
   }
   const std::string* const encoding = parsed.headers.Find("content-encoding");
-  if (parsed.status < 300 && encoding != nullptr && AsciiLower(*encoding) != "identity") {
+  if (parsed.status < 300 && encoding != nullptr && store::AsciiLower(*encoding) != "identity") {
     return Refuse(ErrorCode::kRemote,
                   "answered with Content-Encoding '" + encoding->substr(0, 40) +
                       "' though none was accepted; a proxy on the way must not recode the body");

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <ctime>
 
+#include "store/text.h"
+
 namespace ocifs::fetch {
 namespace {
 
@@ -73,14 +75,6 @@ std::string_view AdviceFor(ErrorCode code) {
     default:
       return "";
   }
-}
-
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return lower;
 }
 
 // What this machine believes, for whoever reads about dates of certificates.
@@ -205,7 +199,7 @@ bool MayBeTls(int code) {
 // A connection that ended during the handshake says nothing about trust. OpenSSL reports an end
 // without an alert so, and leaves errno as it was.
 bool IsBreak(const HttpFailure& failure) {
-  const std::string lower = Lower(failure.text);
+  const std::string lower = store::AsciiLower(failure.text);
   return failure.os_error == ECONNRESET || failure.os_error == EPIPE ||
          lower.find("ssl_error_syscall") != std::string::npos ||
          lower.find("unexpected eof") != std::string::npos;
@@ -261,7 +255,7 @@ Error ExplainHttpFailure(const HttpFailure& failure, const HttpRoute& route,
                  "the proxy " + route.proxy + " cannot reach " + route.host + status);
   }
   if (MayBeTls(failure.code)) {
-    const std::string lower = Lower(failure.text);
+    const std::string lower = store::AsciiLower(failure.text);
     for (const auto& [words, fault] : kTlsWords) {
       if (lower.find(words) != std::string::npos) {
         return error(ErrorCode::kDenied, ExplainTls(fault, route) + " (" + failure.text + ")");

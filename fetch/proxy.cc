@@ -66,19 +66,14 @@ std::string_view WithoutDot(std::string_view name) {
   return name;
 }
 
-bool EqualsIgnoringCase(std::string_view a, std::string_view b) {
-  auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [&](char x, char y) { return lower(x) == lower(y); });
-}
-
 bool MatchesName(std::string_view pattern, std::string_view host) {
   pattern = WithoutDot(pattern);
   host = WithoutDot(host);
   if (pattern.starts_with('.')) pattern.remove_prefix(1);
   if (pattern.empty() || pattern.size() > host.size()) return false;
   const size_t start = host.size() - pattern.size();
-  return EqualsIgnoringCase(pattern, host.substr(start)) && (start == 0 || host[start - 1] == '.');
+  return store::EqualsIgnoringCase(pattern, host.substr(start)) &&
+         (start == 0 || host[start - 1] == '.');
 }
 
 bool MatchesToken(std::string_view token, const Url& url) {

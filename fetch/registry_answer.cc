@@ -16,12 +16,6 @@ using store::Fail;
 using store::Json;
 using store::Result;
 
-std::string StringMember(const Json& object, std::string_view key) {
-  const Json* const member = object.Find(key);
-  const std::string* const text = member == nullptr ? nullptr : member->string();
-  return text == nullptr ? "" : *text;
-}
-
 std::string Cut(std::string_view text, size_t length) {
   if (text.size() <= length) return std::string(text);
   return std::string(text.substr(0, length)) + "…";
@@ -36,32 +30,19 @@ const Json::Array* ErrorsOf(const Json& body) {
   return errors == nullptr ? nullptr : errors->array();
 }
 
-std::string_view TrimSpace(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
-bool EqualsIgnoreCase(std::string_view a, std::string_view lower) {
-  return a.size() == lower.size() &&
-         std::equal(a.begin(), a.end(), lower.begin(), [](char x, char y) {
-           return (x >= 'A' && x <= 'Z' ? static_cast<char>(x - 'A' + 'a') : x) == y;
-         });
-}
-
 // Whether the parameters of one link (";rel=next; title=x") hold the relation "next", and where
 // they end. Quoted strings may hold any of the separators.
 bool TakeParameters(std::string_view& rest) {
   bool is_next = false;
   while (true) {
-    rest = TrimSpace(rest);
+    rest = store::TrimSpace(rest);
     if (!rest.starts_with(';')) return is_next;
-    rest = TrimSpace(rest.substr(1));
+    rest = store::TrimSpace(rest.substr(1));
     const size_t name_end = std::min(rest.find_first_of("=;,"), rest.size());
-    const std::string_view name = TrimSpace(rest.substr(0, name_end));
+    const std::string_view name = store::TrimSpace(rest.substr(0, name_end));
     rest.remove_prefix(name_end);
     if (!rest.starts_with('=')) continue;
-    rest = TrimSpace(rest.substr(1));
+    rest = store::TrimSpace(rest.substr(1));
     std::string_view value;
     if (rest.starts_with('"')) {
       const size_t close = std::min(rest.find('"', 1), rest.size());
@@ -69,13 +50,13 @@ bool TakeParameters(std::string_view& rest) {
       rest.remove_prefix(std::min(close + 1, rest.size()));
     } else {
       const size_t end = std::min(rest.find_first_of(";,"), rest.size());
-      value = TrimSpace(rest.substr(0, end));
+      value = store::TrimSpace(rest.substr(0, end));
       rest.remove_prefix(end);
     }
-    if (!EqualsIgnoreCase(name, "rel")) continue;
+    if (!store::EqualsIgnoringCase(name, "rel")) continue;
     while (!value.empty()) {
       const size_t end = std::min(value.find(' '), value.size());
-      if (EqualsIgnoreCase(value.substr(0, end), "next")) is_next = true;
+      if (store::EqualsIgnoringCase(value.substr(0, end), "next")) is_next = true;
       value.remove_prefix(std::min(end + 1, value.size()));
     }
   }
@@ -85,27 +66,32 @@ bool TakeParameters(std::string_view& rest) {
 
 bool IsHtml(const HttpHead& head) { return IsHtml(head.MediaType()); }
 
+std::string WebPageMessage(std::string_view what) {
+  return std::string(what) +
+         ": answered with a web page; is there a login page or a proxy in the way?";
+}
+
 std::string QuoteErrorBody(std::string_view media_type, std::string_view body) {
   if (IsHtml(media_type)) return "";
   if (const Result<Json> parsed = Json::Parse(body, {.max_bytes = kMaxErrorBodyBytes}); parsed) {
     if (const Json::Array* const errors = ErrorsOf(*parsed);
         errors != nullptr && !errors->empty()) {
-      const std::string code = StringMember(errors->front(), "code");
-      const std::string message = StringMember(errors->front(), "message");
+      const std::string code = errors->front().FindText("code");
+      const std::string message = errors->front().FindText("message");
       if (code.empty() && message.empty()) return "";
       return Cut(": " + code + (code.empty() || message.empty() ? "" : ": ") + message,
                  kMaxQuotedBytes);
     }
     // What token servers and gateways write.
     for (const std::string_view key : {"details", "message", "error_description", "error"}) {
-      if (const std::string text = StringMember(*parsed, key); !text.empty()) {
+      if (const std::string text = parsed->FindText(key); !text.empty()) {
         return Cut(": " + text, kMaxQuotedBytes);
       }
     }
     return "";
   }
   if (media_type != "text/plain") return "";
-  const std::string_view line = TrimSpace(body.substr(0, body.find_first_of("\r\n")));
+  const std::string_view line = store::TrimSpace(body.substr(0, body.find_first_of("\r\n")));
   return line.empty() ? "" : Cut(": " + std::string(line), kMaxQuotedBytes);
 }
 

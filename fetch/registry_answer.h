@@ -36,6 +36,8 @@ store::Error ErrorFromAnswer(std::string_view what, const HttpHead& head, std::s
 
 // Whether the answer is a web page, which no registry sends.
 bool IsHtml(const HttpHead& head);
+// What to say of it; `what` as above.
+std::string WebPageMessage(std::string_view what);
 
 // At most kMaxErrorBodyBytes of a body; what came before a failure.
 template <typename Transfer>

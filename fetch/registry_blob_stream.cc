@@ -22,11 +22,6 @@ using Bytes = std::span<const std::byte>;
 // A range may come in several answers, but not in crumbs.
 constexpr uint64_t kMinAnswerBytes = uint64_t{64} << 10;
 
-std::unexpected<Failure> Failed(ErrorCode code, std::string message, int tries) {
-  return std::unexpected(
-      Failure{.error = {code, std::move(message)}, .tries = tries, .contact = Contact::kAnswered});
-}
-
 // What a 416 says of the whole: "bytes */1234" (RFC 9110 section 14.4).
 std::optional<uint64_t> LengthBy416(const HttpHead& head) {
   constexpr std::string_view kUnsatisfied = "bytes */";
@@ -92,11 +87,11 @@ class RegistryBlobStream::Part {
       if (bytes->empty()) {
         if (position_ == answer_end_) return Bytes();
         // Without a length, an end looks like any other.
-        return Failed(ErrorCode::kCorrupt,
-                      Describe() + ": the blob is shorter than its descriptor (" +
-                          std::to_string(position_) + " instead of " + std::to_string(plan_.total) +
-                          " bytes)",
-                      2);
+        return FailedAnswer(ErrorCode::kCorrupt,
+                            Describe() + ": the blob is shorter than its descriptor (" +
+                                std::to_string(position_) + " instead of " +
+                                std::to_string(plan_.total) + " bytes)",
+                            2);
       }
       const uint64_t skipped = std::min<uint64_t>(skip_, bytes->size());
       skip_ -= skipped;
@@ -123,11 +118,11 @@ class RegistryBlobStream::Part {
     } else if (head.status == 200) {
       if (Attempted<void> fits = CheckWhole(head); !fits) return fits;
     } else if (const auto length = LengthBy416(head); length && *length != plan_.total) {
-      return Failed(ErrorCode::kCorrupt,
-                    Describe() + ": the blob is not of its descriptor's size (" +
-                        std::to_string(*length) + " instead of " + std::to_string(plan_.total) +
-                        " bytes)",
-                    1);
+      return FailedAnswer(ErrorCode::kCorrupt,
+                          Describe() + ": the blob is not of its descriptor's size (" +
+                              std::to_string(*length) + " instead of " +
+                              std::to_string(plan_.total) + " bytes)",
+                          1);
     } else if (head.status == 416 || head.status == 206) {
       return RangeFailed("the server cannot give a part of the blob (status " +
                          std::to_string(head.status) + ")");
@@ -166,17 +161,14 @@ class RegistryBlobStream::Part {
     answer_end_ = plan_.end = plan_.total;
     if (!head.content_length || *head.content_length == plan_.total) return {};
     if (IsHtml(head)) {
-      return Failed(
-          ErrorCode::kRemote,
-          Describe() + ": answered with a web page; is there a login page or a proxy in the way?",
-          1);
+      return FailedAnswer(ErrorCode::kRemote, WebPageMessage(Describe()));
     }
     if (*head.content_length > plan_.total) return TooLong(std::to_string(*head.content_length));
-    return Failed(ErrorCode::kCorrupt,
-                  Describe() + ": the blob is shorter than its descriptor (" +
-                      std::to_string(*head.content_length) + " instead of " +
-                      std::to_string(plan_.total) + " bytes)",
-                  2);
+    return FailedAnswer(ErrorCode::kCorrupt,
+                        Describe() + ": the blob is shorter than its descriptor (" +
+                            std::to_string(*head.content_length) + " instead of " +
+                            std::to_string(plan_.total) + " bytes)",
+                        2);
   }
 
   Failure FailureOfStatus(const HttpHead& head) {
@@ -194,14 +186,14 @@ class RegistryBlobStream::Part {
 
   std::unexpected<Failure> RangeFailed(const std::string& why) {
     ranges_failed_ = true;
-    return Failed(ErrorCode::kRemote, Describe() + ": " + why, 2);
+    return FailedAnswer(ErrorCode::kRemote, Describe() + ": " + why, 2);
   }
 
   std::unexpected<Failure> TooLong(const std::string& actual) {
-    return Failed(ErrorCode::kCorrupt,
-                  Describe() + ": the blob is longer than its descriptor (" + actual +
-                      " instead of " + std::to_string(plan_.total) + " bytes)",
-                  2);
+    return FailedAnswer(ErrorCode::kCorrupt,
+                        Describe() + ": the blob is longer than its descriptor (" + actual +
+                            " instead of " + std::to_string(plan_.total) + " bytes)",
+                        2);
   }
 
   std::string Describe() { return http().Describe(); }
@@ -271,7 +263,7 @@ Result<Bytes> RegistryBlobStream::Read() {
 // What the answer of the first part tells, before its first bytes are handed out.
 void RegistryBlobStream::Opened(Part& part) {
   attempts_->Answered();
-  served_(*candidate_->host);
+  if (!std::exchange(served_is_told_, true)) served_(*candidate_->host);
   const HttpHead& head = part.head();
   if (head.connect_time) candidate_->host->NoteConnectTime(*head.connect_time);
   const std::string* const etag = head.headers.Find("etag");
@@ -321,6 +313,7 @@ Result<void> RegistryBlobStream::TakeTurn() {
   connect_timeout_ = turn.connect_timeout;
   fresh_connection_ = turn.fresh_connection;
   has_turn_ = true;
+  served_is_told_ = false;
   return {};
 }
 

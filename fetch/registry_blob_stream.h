@@ -76,6 +76,7 @@ class RegistryBlobStream final : public store::BlobStream {
 
   const Candidate* candidate_ = nullptr;  // whose turn it is
   bool has_turn_ = false;
+  bool served_is_told_ = false;  // in this turn
   std::chrono::milliseconds connect_timeout_{0};
   bool fresh_connection_ = false;
   // Where the server that the registry redirects to gave a range of this blob: asked directly for

@@ -3,8 +3,8 @@
 #include <utility>
 #include <vector>
 
+#include "fetch/hashed_key.h"
 #include "fetch/registry_answer.h"
-#include "store/digest.h"
 #include "store/text.h"
 
 namespace ocifs::fetch {
@@ -26,24 +26,16 @@ std::string BasicHeader(const Credential& credential) {
 
 // What stands for a credential, and for what it is used for; hashed, so that no secret is kept.
 Authorization Identify(const Access& access, const std::optional<Credential>& credential) {
-  std::string text;
-  auto add = [&text](std::string_view part) {
-    text += std::to_string(part.size());
-    text += ':';
-    text += part;
-  };
-  auto hash = [&text] { return store::Digest::Of(store::AsBytes(text)).hex(); };
+  HashedKey key;
   Authorization authorization;
   if (credential) {
-    add(credential->username);
-    add(credential->password);
-    add(credential->identity_token);
-    add(credential->registry_token);
-    authorization.login = hash();
+    key.Add(credential->username)
+        .Add(credential->password)
+        .Add(credential->identity_token)
+        .Add(credential->registry_token);
+    authorization.login = key.Hash();
   }
-  add(access.repository.ToString());
-  add(access.scope);
-  authorization.identity = hash();
+  authorization.identity = key.Add(access.repository.ToString()).Add(access.scope).Hash();
   return authorization;
 }
 
@@ -61,26 +53,21 @@ RegistryHost::RegistryHost(Endpoint endpoint, HttpClient& client, TokenCache& to
       health_(name_, !endpoint_.is_origin, timer) {}
 
 std::string RegistryHost::KeyOf(const Endpoint& endpoint) {
-  std::string key;
-  auto add = [&key](std::string_view part) {
-    key += std::to_string(part.size());
-    key += ':';
-    key += part;
-  };
-  add(endpoint.api_root.ToString());
-  add(endpoint.repository.registry().name());
-  add(endpoint.ns);
-  add(endpoint.is_origin ? "origin" : "mirror");
-  for (const std::string& file : endpoint.tls.ca_files) add(file);
-  add(endpoint.tls.certificate_file);
-  add(endpoint.tls.key_file);
-  add(endpoint.tls.verify ? "verify" : "trust");
+  HashedKey key;
+  key.Add(endpoint.api_root.ToString());
+  key.Add(endpoint.repository.registry().name());
+  key.Add(endpoint.ns);
+  key.Add(endpoint.is_origin ? "origin" : "mirror");
+  for (const std::string& file : endpoint.tls.ca_files) key.Add(file);
+  key.Add(endpoint.tls.certificate_file);
+  key.Add(endpoint.tls.key_file);
+  key.Add(endpoint.tls.verify ? "verify" : "trust");
   for (const HttpHeader& header : endpoint.headers) {
-    add(header.name);
-    add(header.value);
+    key.Add(header.name);
+    key.Add(header.value);
   }
-  for (const std::string& host : endpoint.realm_hosts) add(host);
-  return store::Digest::Of(store::AsBytes(key)).hex();
+  for (const std::string& host : endpoint.realm_hosts) key.Add(host);
+  return key.Hash();
 }
 
 std::optional<std::chrono::microseconds> RegistryHost::round_trip() const {

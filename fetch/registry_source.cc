@@ -31,16 +31,6 @@ std::string ManifestAccept() {
   return accept;
 }
 
-std::unexpected<Failure> Failed(ErrorCode code, std::string message, int tries = 1) {
-  return std::unexpected(
-      Failure{.error = {code, std::move(message)}, .tries = tries, .contact = Contact::kAnswered});
-}
-
-std::string WebPage(RegistryExchange& exchange) {
-  return exchange.http().Describe() +
-         ": answered with a web page; is there a login page or a proxy in the way?";
-}
-
 // The answer, if its status is one of these.
 Attempted<const HttpHead*> Expect(RegistryExchange& exchange, int status, int other = 0) {
   Result<const HttpHead*> head = exchange.Head();
@@ -279,7 +269,8 @@ Result<std::optional<store::RemoteDocument>> RegistrySource::FetchManifest(
     if (!head) return std::unexpected(head.error());
     NoteConnectTime(**head, host);
     if ((*head)->status == 304) return std::nullopt;
-    if (IsHtml(**head)) return Failed(ErrorCode::kRemote, WebPage(exchange));
+    if (IsHtml(**head))
+      return FailedAnswer(ErrorCode::kRemote, WebPageMessage(exchange.http().Describe()));
     store::RemoteDocument document;
     document.media_type = (*head)->MediaType();
     Result<std::string> bytes = exchange.http().ReadAll(store::kMaxDocumentBytes);
@@ -291,9 +282,9 @@ Result<std::optional<store::RemoteDocument>> RegistrySource::FetchManifest(
       const store::Digest actual =
           store::Digest::Of(store::AsBytes(document.bytes), reference.digest()->algorithm());
       if (actual != *reference.digest()) {
-        return Failed(ErrorCode::kCorrupt, exchange.http().Describe() +
-                                               ": the content served has digest " +
-                                               actual.ToString() + "; nothing of it was kept");
+        return FailedAnswer(ErrorCode::kCorrupt,
+                            exchange.http().Describe() + ": the content served has digest " +
+                                actual.ToString() + "; nothing of it was kept");
       }
     }
     return document;
@@ -408,7 +399,8 @@ Attempted<RegistrySource::Page> RegistrySource::GetPage(const Attempts::Turn& tu
     return std::unexpected(Failure{.error = std::move(error).Wrap(exchange.http().Describe()),
                                    .contact = Contact::kAnswered});
   };
-  if (IsHtml(**head)) return Failed(ErrorCode::kRemote, WebPage(exchange));
+  if (IsHtml(**head))
+    return FailedAnswer(ErrorCode::kRemote, WebPageMessage(exchange.http().Describe()));
   Page page;
   page.media_type = (*head)->MediaType();
   Result<std::optional<Url>> next = NextLink((*head)->headers, asked);
@@ -447,7 +439,7 @@ Result<store::TagPage> RegistrySource::ListTags(const store::Repository& reposit
     if (request && !cursor.empty()) {
       Result<Url> url = host.api_root().Resolve(place.path_and_query);
       if (!url || !url->SameOrigin(host.api_root())) {
-        return Failed(ErrorCode::kInvalid, "not a cursor of this registry's tag list");
+        return FailedAnswer(ErrorCode::kInvalid, "not a cursor of this registry's tag list");
       }
       request->url = *std::move(url);
     }
@@ -464,7 +456,7 @@ Result<store::TagPage> RegistrySource::ListTags(const store::Repository& reposit
     store::TagPage page{.tags = *std::move(tags), .next = {}};
     if (got->next) {
       if (place.page >= kMaxPages) {
-        return Failed(ErrorCode::kTooLarge, what + ": " + TooManyPages("tags"));
+        return FailedAnswer(ErrorCode::kTooLarge, what + ": " + TooManyPages("tags"));
       }
       const auto at = std::find_if(all.begin(), all.end(), [&](const Candidate& candidate) {
         return candidate.host == turn.candidate.host;
@@ -513,8 +505,8 @@ Result<std::vector<std::string>> RegistrySource::ListCatalog(const store::Regist
       names.insert(names.end(), some->begin(), some->end());
       if (!page->next) return names;
       if (pages >= kMaxPages || names.size() > kMaxListed) {
-        return Failed(ErrorCode::kTooLarge,
-                      "registry " + registry.name() + ": " + TooManyPages("repositories"));
+        return FailedAnswer(ErrorCode::kTooLarge,
+                            "registry " + registry.name() + ": " + TooManyPages("repositories"));
       }
       request = asked;
       request->url = *page->next;
@@ -565,8 +557,8 @@ Attempted<std::vector<store::Descriptor>> RegistrySource::AskReferrers(
     referrers.insert(referrers.end(), some->begin(), some->end());
     if (!page->next || fallback) return referrers;
     if (pages >= kMaxPages || referrers.size() > kMaxListed) {
-      return Failed(ErrorCode::kTooLarge,
-                    "referrers of " + subject.ToString() + ": " + TooManyPages("referrers"));
+      return FailedAnswer(ErrorCode::kTooLarge,
+                          "referrers of " + subject.ToString() + ": " + TooManyPages("referrers"));
     }
     request->url = *page->next;
   }

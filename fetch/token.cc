@@ -5,9 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "fetch/hashed_key.h"
 #include "fetch/registry_answer.h"
-#include "store/catch_exceptions.h"
-#include "store/digest.h"
 #include "store/json.h"
 #include "store/text.h"
 
@@ -48,30 +47,21 @@ bool IsOwnableDomain(std::string_view domain) {
   return domain.size() - last - 1 != 2 || !IsSharedSecondLevel(domain.substr(0, last));
 }
 
-// One string per combination of what decides a token. Hashed, so that no secret is kept as a key.
+// Of what decides a token.
 std::string KeyOf(const TokenRequest& request) {
-  std::string text;
-  auto add = [&text](std::string_view part) {
-    text += std::to_string(part.size());
-    text += ':';
-    text += part;
-  };
-  add(request.registry);
-  add(request.realm.ToString());
-  add(request.service);
-  add(request.scope);
+  HashedKey key;
+  key.Add(request.registry).Add(request.realm.ToString()).Add(request.service).Add(request.scope);
   if (request.credential) {
-    add(request.credential->username);
-    add(request.credential->password);
-    add(request.credential->identity_token);
+    key.Add(request.credential->username)
+        .Add(request.credential->password)
+        .Add(request.credential->identity_token);
   }
-  return store::Digest::Of(store::AsBytes(text)).hex();
+  return key.Hash();
 }
 
 // Of the stored identity token at its server.
 std::string IdentityKey(const TokenRequest& request) {
-  const std::string text = request.realm.ToString() + "\n" + request.credential->identity_token;
-  return store::Digest::Of(store::AsBytes(text)).hex();
+  return HashedKey().Add(request.realm.ToString()).Add(request.credential->identity_token).Hash();
 }
 
 std::string FormField(std::string_view name, std::string_view value) {
@@ -187,12 +177,6 @@ Result<IssuedToken> ParseTokenAnswer(std::string_view body) {
   return issued;
 }
 
-struct TokenCache::Flight {
-  store::Mutex mutex;
-  store::CondVar changed;
-  std::optional<Result<std::string>> outcome OCIFS_GUARDED_BY(mutex);
-};
-
 std::optional<std::string> TokenCache::Find(const TokenRequest& request) {
   const std::string key = KeyOf(request);
   const auto now = clock_();
@@ -215,64 +199,20 @@ void TokenCache::Drop(const TokenRequest& request, std::string_view token) {
 
 Result<std::string> TokenCache::Get(const TokenRequest& request, const std::stop_token& stop) {
   const std::string key = KeyOf(request);
-  while (true) {
-    if (std::optional<std::string> token = Find(request)) return *std::move(token);
-    std::shared_ptr<Flight> flight;
-    bool leads = false;
-    {
-      const MutexLock lock(mutex_);
-      std::shared_ptr<Flight>& slot = flights_[key];
-      // Between Find and here another leader may have landed: then the loop finds its token.
-      if (!slot && tokens_.contains(key)) {
-        flights_.erase(key);
-        continue;
-      }
-      leads = !slot;
-      if (leads) slot = std::make_shared<Flight>();
-      flight = slot;
-    }
-    if (leads) {
-      // The time of asking, not of the answer: a token never lives longer than its server thinks.
-      const auto asked_at = clock_();
-      Result<IssuedToken> issued = store::CatchExceptions([&] { return Fetch(request, stop); });
-      Result<std::string> outcome =
-          issued ? Result<std::string>(issued->token) : Fail(issued.error());
-      {
+  return flights_.Run(
+      key, [&]() -> std::optional<Result<std::string>> { return Find(request); },
+      [&]() -> Result<std::string> {
+        // The time of asking, not of the answer: a token never lives longer than its server thinks.
+        const auto asked_at = clock_();
+        OCIFS_ASSIGN_OR_RETURN(const IssuedToken issued, Fetch(request, stop));
+        const seconds margin = std::max(seconds(10), issued.lifetime / 10);
         const MutexLock lock(mutex_);
-        if (issued) {
-          std::erase_if(tokens_,
-                        [&](const auto& item) { return item.second.renew_at <= asked_at; });
-          if (tokens_.size() >= kMaxTokens) tokens_.erase(tokens_.begin());
-          const seconds margin = std::max(seconds(10), issued->lifetime / 10);
-          tokens_[key] = {issued->token, asked_at + issued->lifetime - margin};
-        }
-        flights_.erase(key);
-      }
-      {
-        const MutexLock lock(flight->mutex);
-        flight->outcome = outcome;
-      }
-      flight->changed.NotifyAll();
-      return outcome;
-    }
-    const std::stop_callback wake(stop, [&flight] {
-      // The lock orders this after the waiter's check of the token.
-      {
-        const MutexLock lock(flight->mutex);
-      }
-      flight->changed.NotifyAll();
-    });
-    const MutexLock lock(flight->mutex);
-    while (!flight->outcome && !stop.stop_requested()) flight->changed.Wait(flight->mutex);
-    if (stop.stop_requested()) {
-      return Fail(ErrorCode::kCancelled,
-                  "waiting for a token of " + request.registry + ": cancelled");
-    }
-    // A leader that went away says nothing about the token server: take its place.
-    if (*flight->outcome || flight->outcome->error().code != ErrorCode::kCancelled) {
-      return *flight->outcome;
-    }
-  }
+        std::erase_if(tokens_, [&](const auto& item) { return item.second.renew_at <= asked_at; });
+        if (tokens_.size() >= kMaxTokens) tokens_.erase(tokens_.begin());
+        tokens_[key] = {issued.token, asked_at + issued.lifetime - margin};
+        return issued.token;
+      },
+      "a token of " + request.registry, stop);
 }
 
 Result<IssuedToken> TokenCache::Fetch(const TokenRequest& asked, const std::stop_token& stop) {

@@ -15,6 +15,7 @@
 
 #include "fetch/credentials.h"
 #include "fetch/http_client.h"
+#include "fetch/single_flight.h"
 #include "fetch/url.h"
 #include "store/error.h"
 #include "store/mutex.h"
@@ -90,7 +91,6 @@ class TokenCache {
     std::string token;
     std::chrono::steady_clock::time_point renew_at;
   };
-  struct Flight;
 
   store::Result<IssuedToken> Fetch(const TokenRequest& asked, const std::stop_token& stop);
   // The identity token that has come in the place of the request's own.
@@ -103,7 +103,7 @@ class TokenCache {
   store::Mutex mutex_;
   std::map<std::string, Entry> tokens_ OCIFS_GUARDED_BY(mutex_);
   std::map<std::string, std::string> identities_ OCIFS_GUARDED_BY(mutex_);  // by IdentityKey
-  std::map<std::string, std::shared_ptr<Flight>> flights_ OCIFS_GUARDED_BY(mutex_);
+  SingleFlight<std::string> flights_;
 };
 
 }  // namespace ocifs::fetch

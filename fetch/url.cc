@@ -67,10 +67,7 @@ Result<Url> Url::FromCurl(void* handle) {
   if (scheme != "http" && scheme != "https") {
     return Invalid(text, "only http and https are allowed");
   }
-  std::string host = GetPart(parsed, CURLUPART_HOST).value_or("");
-  std::transform(host.begin(), host.end(), host.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
+  const std::string host = store::AsciiLower(GetPart(parsed, CURLUPART_HOST).value_or(""));
   if (GetPart(parsed, CURLUPART_ZONEID)) return Invalid(text, "zone identifiers are not allowed");
   Url url;
   if (IsIpv6Host(host)) {
@@ -92,6 +89,12 @@ Result<Url> Url::FromCurl(void* handle) {
 Result<Url> Url::Parse(std::string_view text) {
   if (text.size() > kMaxLength) return Invalid(text, "too long");
   if (text.find('\0') != std::string_view::npos) return Invalid("", "holds a NUL");
+  // libcurl makes a URL of "https:/a" and "https:///a" too, with a host that nobody wrote.
+  const size_t colon = text.find(':');
+  if (colon == std::string_view::npos || !text.substr(colon).starts_with("://") ||
+      text.substr(colon).starts_with(":///")) {
+    return Fail(ErrorCode::kInvalid, "URL that does not begin with https://HOST or http://HOST");
+  }
   const CurlUrl handle(curl_url());
   if (!handle) return Fail(ErrorCode::kOutOfMemory, "parsing a URL: out of memory");
   const CURLUcode code = curl_url_set(handle.get(), CURLUPART_URL, std::string(text).c_str(), 0);

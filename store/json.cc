@@ -157,6 +157,12 @@ const Json* Json::Find(std::string_view key) const {
   return nullptr;
 }
 
+std::string Json::FindText(std::string_view key) const {
+  const Json* const member = Find(key);
+  const std::string* const text = member == nullptr ? nullptr : member->string();
+  return text == nullptr ? "" : *text;
+}
+
 std::string JsonQuote(std::string_view text) {
   constexpr std::string_view kHex = "0123456789abcdef";
   std::string out = "\"";

@@ -56,6 +56,8 @@ class Json {
   // The member of an object; null when absent or when this is no object. Linear: objects that
   // matter here have a dozen members.
   const Json* Find(std::string_view key) const;
+  // The string that it is; empty when it is absent or no string.
+  std::string FindText(std::string_view key) const;
 
  private:
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;

@@ -19,16 +19,12 @@ std::unexpected<Error> Malformed(std::string reason) {
   return Fail(ErrorCode::kCorrupt, "manifest: " + std::move(reason));
 }
 
-char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
 // Other readers match keys without regard to case (Go's encoding/json), ours does not. A document
 // that the two would read differently is refused.
 Result<void> CheckKeyCase(const Json& object, std::span<const std::string_view> known) {
   for (const auto& [key, value] : *object.object()) {
     for (const std::string_view name : known) {
-      if (key != name && key.size() == name.size() &&
-          std::equal(key.begin(), key.end(), name.begin(),
-                     [](char a, char b) { return ToLower(a) == ToLower(b); })) {
+      if (key != name && EqualsIgnoringCase(key, name)) {
         return Malformed("key \"" + key + "\" stands where \"" + std::string(name) + "\" is meant");
       }
     }

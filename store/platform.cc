@@ -5,16 +5,10 @@
 #include <algorithm>
 #include <array>
 
+#include "store/text.h"
+
 namespace ocifs::store {
 namespace {
-
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return out;
-}
 
 bool IsName(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
@@ -25,7 +19,7 @@ bool IsName(std::string_view text) {
 
 // "8" and "v8" are the same variant.
 std::string NormalisedVariant(std::string_view text) {
-  std::string variant = Lower(text);
+  std::string variant = AsciiLower(text);
   if (!variant.empty() && variant[0] >= '0' && variant[0] <= '9') variant.insert(0, "v");
   return variant;
 }
@@ -69,7 +63,7 @@ Platform Platform::Host() {
 
 Platform Platform::Normalised(std::string_view os, std::string_view architecture,
                               std::string_view variant) {
-  Platform platform{Lower(os), Lower(architecture), NormalisedVariant(variant)};
+  Platform platform{AsciiLower(os), AsciiLower(architecture), NormalisedVariant(variant)};
   if (platform.os == "macos") platform.os = "darwin";
   std::string& arch = platform.architecture;
   if (arch == "x86_64" || arch == "x86-64") arch = "amd64";

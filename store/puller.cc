@@ -577,13 +577,12 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
   Layers layers(*this, documents, mode, context, progress);
   OCIFS_RETURN_IF_ERROR(layers.Start());
   if (config_stream != nullptr) {
-    Result<std::string> read = ReadAll(*config_stream, kMaxDocumentBytes);
-    while (!read && read.error().code == ErrorCode::kCorrupt &&
-           source_.RejectBlob(repository, config)) {
-      OCIFS_RETURN_IF_ERROR(open_config());
-      read = ReadAll(*config_stream, kMaxDocumentBytes);
-    }
-    OCIFS_ASSIGN_OR_RETURN(config_bytes, std::move(read));
+    auto read_config = [&]() -> Result<std::string> {
+      if (config_stream == nullptr) OCIFS_RETURN_IF_ERROR(open_config());
+      const std::unique_ptr<ByteStream> stream = std::move(config_stream);
+      return ReadAll(*stream, kMaxDocumentBytes);
+    };
+    OCIFS_ASSIGN_OR_RETURN(config_bytes, FromAnyServer(repository, config, read_config));
     work->batch.PutBlob(config.digest, BlobRecord{config_bytes->size(), config_bytes});
   }
   documents.config_bytes = *std::move(config_bytes);
@@ -645,13 +644,8 @@ Result<void> Puller::PullBlob(const Repository& repository, const Descriptor& bl
       if (piece.empty()) return staged;
     }
   };
-  Result<StagedBlob> staged = stage();
-  while (!staged && staged.error().code == ErrorCode::kCorrupt &&
-         source_.RejectBlob(repository, blob)) {
-    staged = stage();
-  }
-  if (!staged) return Fail(std::move(staged).error());
-  OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(*std::move(staged), blob.digest, batch));
+  OCIFS_ASSIGN_OR_RETURN(StagedBlob staged, FromAnyServer(repository, blob, stage));
+  OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(std::move(staged), blob.digest, batch));
   return store_.index().Commit(std::move(batch));
 }
 

@@ -103,6 +103,18 @@ class Puller {
   struct LayerJob;
   class Layers;
 
+  // `get` again while what it gets is not the blob's content and another server may have that.
+  template <typename Function>
+  auto FromAnyServer(const Repository& repository, const Descriptor& blob, Function get)
+      -> decltype(get()) {
+    auto got = get();
+    while (!got && got.error().code == ErrorCode::kCorrupt &&
+           source_.RejectBlob(repository, blob)) {
+      got = get();
+    }
+    return got;
+  }
+
   Result<std::unique_ptr<Store::PullLock>> Lock(const Digest& digest, const FetchContext& context,
                                                 FlightProgress& progress);
   Result<PackageDocuments> GetDocuments(const Repository& repository, const Digest& root,

@@ -14,8 +14,6 @@ constexpr size_t kMaxRepositoryLength = 255;
 bool IsLowerAlnum(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
 bool IsAlnum(char c) { return IsLowerAlnum(c) || (c >= 'A' && c <= 'Z'); }
 
-char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
 // RFC 1123 labels, with '_' as Docker's own grammar does not allow and we neither.
 bool IsHostName(std::string_view host) {
   if (host.empty() || host.size() > 253) return false;
@@ -38,7 +36,7 @@ bool IsHostName(std::string_view host) {
 bool IsIpv6Literal(std::string_view text) {
   return text.size() >= 2 && text.size() <= 45 && text.find(':') != std::string_view::npos &&
          std::all_of(text.begin(), text.end(), [](char c) {
-           c = ToLower(c);
+           c = AsciiLower(c);
            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || c == ':' || c == '.';
          });
 }
@@ -108,7 +106,7 @@ Result<Registry> Registry::Parse(std::string_view text) {
     registry.port_ = static_cast<uint16_t>(*number);
   }
   registry.name_.assign(text);
-  std::transform(registry.name_.begin(), registry.name_.end(), registry.name_.begin(), ToLower);
+  registry.name_ = AsciiLower(registry.name_);
   if (registry.name_ == "index.docker.io" || registry.name_ == "registry-1.docker.io") {
     registry.name_ = "docker.io";
   }

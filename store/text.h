@@ -28,6 +28,16 @@ std::optional<uint64_t> ParseDecimal(std::string_view text, uint64_t max);
 
 bool IsValidUtf8(std::string_view text);
 
+// ASCII alone, whatever the locale: host names, header names and media types know no other letters.
+constexpr char AsciiLower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+std::string AsciiLower(std::string_view text);
+bool EqualsIgnoringCase(std::string_view a, std::string_view b);
+
+// Without spaces and tabs at its ends (OWS of RFC 9110 section 5.6.3).
+std::string_view TrimSpace(std::string_view text);
+
 inline std::span<const std::byte> AsBytes(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }

@@ -42,7 +42,9 @@ class TableReader {
     setters_.emplace(std::move(name), std::move(setter));
     return *this;
   }
-  TableReader& Text(const std::string& name, std::string& out) {
+  // `Place`: a std::string, or an optional one that tells absent from empty.
+  template <typename Place>
+  TableReader& Text(const std::string& name, Place& out) {
     return Key(name, [this, name, &out](const toml::node& node) -> Result<void> {
       const auto value = node.value_exact<std::string>();
       if (!value) return Wrong(node, name, "a string");
@@ -82,11 +84,13 @@ class TableReader {
     });
   }
   template <typename Integer>
-  TableReader& Count(const std::string& name, Integer& out) {
-    return Key(name, [this, name, &out](const toml::node& node) -> Result<void> {
+  TableReader& Count(const std::string& name, Integer& out, int64_t least = 1) {
+    return Key(name, [this, name, least, &out](const toml::node& node) -> Result<void> {
       const auto value = node.value_exact<int64_t>();
-      if (!value || *value < 1 || !std::in_range<Integer>(*value)) {
-        return Wrong(node, name, "a whole number above 0");
+      if (!value || *value < least || !std::in_range<Integer>(*value)) {
+        return Wrong(node, name,
+                     least == 1 ? "a whole number above 0"
+                                : fmt::format("a whole number, at least {}", least));
       }
       out = static_cast<Integer>(*value);
       return {};
@@ -203,36 +207,16 @@ Result<void> ReadRegistry(const std::string& name, const toml::node& node, const
 Result<void> ReadTransfer(const toml::table& table, const std::string& file,
                           fetch::RegistrySourceOptions& out) {
   std::chrono::milliseconds far = std::chrono::ceil<std::chrono::milliseconds>(out.blobs.far);
-  std::optional<std::string>& proxy = out.http.proxy;
-  std::optional<std::string>& no_proxy = out.http.no_proxy;
   TableReader reader(table, file, "transfer");
-  auto text_into = [&reader](const char* name, std::optional<std::string>& place) {
-    return [&reader, name, &place](const toml::node& node) -> Result<void> {
-      place = node.value_exact<std::string>();
-      if (!place) return reader.Wrong(node, name, "a string");
-      return {};
-    };
-  };
-  // Fewer, and pulls that hold some of theirs paused could keep all of them from one that waits.
-  auto connections_into = [&reader](const char* name, uint32_t& place) {
-    return [&reader, name, &place](const toml::node& node) -> Result<void> {
-      const auto value = node.value_exact<int64_t>();
-      if (!value || *value < kMinConnections || !std::in_range<uint32_t>(*value)) {
-        return reader.Wrong(node, name,
-                            fmt::format("a whole number, at least {}", kMinConnections));
-      }
-      place = static_cast<uint32_t>(*value);
-      return {};
-    };
-  };
   reader.Count("ranges", out.blobs.max_ranges)
       .Duration("far", far)
       .Duration("connect_timeout", out.http.connect_timeout)
-      .Key("connections", connections_into("connections", out.http.max_connections))
-      .Key("connections_per_host",
-           connections_into("connections_per_host", out.http.max_connections_per_host))
-      .Key("proxy", text_into("proxy", proxy))
-      .Key("no_proxy", text_into("no_proxy", no_proxy));
+      // Fewer, and pulls that hold some of theirs paused could keep all of them from one that
+      // waits.
+      .Count("connections", out.http.max_connections, kMinConnections)
+      .Count("connections_per_host", out.http.max_connections_per_host, kMinConnections)
+      .Text("proxy", out.http.proxy)
+      .Text("no_proxy", out.http.no_proxy);
   OCIFS_RETURN_IF_ERROR(reader.Read());
   out.blobs.far = far;
   return {};
