@@ -232,6 +232,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadHosts{"ServerNotAString", "\nserver = 1", ":2: 'server' has to be a string"},
         BadHosts{"OtherScheme", "\nserver = \"ftp://a.b\"", ":2: "},
         BadHosts{"UnixSocket", "server = \"unix:///run/x\"", ":1: "},
+        BadHosts{"SchemeThatIsAPath", "[host.\"https:/b.e@hunter2://a.b\"]",
+                 "begins with https://"},
         BadHosts{"NoHost", "server = \"https:///x\"", ":1: '' is not a registry host"},
         BadHosts{"UserInformation", "[host.\"https://u:hunter2@a.b\"]", ":1: the URL of a server"},
         BadHosts{"UserInformationAtTheServer", "server = \"u:hunter2@a.b\"", "no user name"},

@@ -24,11 +24,29 @@ TEST(UrlTest, DefaultPorts) {
 }
 
 TEST(UrlTest, RefusesWhatMustNotBeRequested) {
-  for (const char* text :
-       {"", "ghcr.io/v2", "file:///etc/passwd", "gopher://h/", "dict://h:1/", "ftp://h/", "unix:/x",
-        "https://user@h/", "https://user:secret@h/", "https://h:0/", "https://h:70000/",
-        "https://h:x/", "https://a b/", "https://h/\r\nX: y", "https://h\n/",
-        "https://[fe80::1%25eth0]/", "https://\xC3\xA9xample.com/", "https://ex%61mple.com:x/"}) {
+  for (const char* text : {"",
+                           "ghcr.io/v2",
+                           "file:///etc/passwd",
+                           "gopher://h/",
+                           "dict://h:1/",
+                           "ftp://h/",
+                           "unix:/x",
+                           "https://user@h/",
+                           "https://user:secret@h/",
+                           "https://h:0/",
+                           "https://h:70000/",
+                           "https://h:x/",
+                           "https://a b/",
+                           "https://h/\r\nX: y",
+                           "https://h\n/",
+                           "https://[fe80::1%25eth0]/",
+                           "https://\xC3\xA9xample.com/",
+                           "https://ex%61mple.com:x/",
+                           "https:/h/",
+                           "https:///h/",
+                           "https:h",
+                           "://h/",
+                           "https:/a/b.e@s://h"}) {
     const auto url = Url::Parse(text);
     EXPECT_FALSE(url) << text;
     if (!url) {

@@ -234,6 +234,8 @@ client = [["c.cert", "c.key"], ["both.pem", ""], "d.pem"]
 """,
         "user_information": """server = "https://user:secret@a.example/?q#f"\n""",
         "empty": "",
+        "scheme_that_is_a_path": """[host."https:/sip_verify/b.e@s://a.eexskkk"]
+""",
     }.items():
         write("hosts_toml_fuzz", name, b"", text.encode())
 
