@@ -78,7 +78,7 @@ void Committer::Submit(std::unique_ptr<Work> work) {
 Result<void> Committer::Commit(Work& work) {
   for (const PackRecord& pack : work.packs) {
     OCIFS_RETURN_IF_ERROR(store_.packs().Sync(pack.id));
-    work.batch.RaisePack(pack);
+    work.batch.RaisePack(pack.id, pack.length);
   }
   for (auto& [digest, blob] : work.blobs) {
     OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(std::move(blob), digest, work.batch));
@@ -310,7 +310,7 @@ class Puller::Layers {
   // Hands packs, chunks and raw blobs over to be committed.
   void MoveTo(Committer::Work& work) {
     for (const auto& worker : workers_) {
-      work.packs.push_back(PackRecord{worker->pack->pack(), worker->pack->length()});
+      work.packs.push_back(PackRecord{worker->pack->pack(), worker->pack->length(), 0});
       work.chunks.push_back(std::make_shared<const ChunkMap>(worker->chunks.added()));
       puller_.store_.packs().Release(std::move(worker->pack));
     }
@@ -612,7 +612,9 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
                          PackageRecord{.tree_bytes = work->tree->size(),
                                        .content_bytes = tree->content_bytes(),
                                        .nodes = tree->node_count(),
-                                       .fetched_at = options_.now()});
+                                       .fetched_at = options_.now(),
+                                       .used_at = options_.now(),
+                                       .tree = std::nullopt});
   layers.MoveTo(*work);
   auto package = std::make_shared<const StoredPackage>(std::move(documents), std::move(tree));
   work->package = package;

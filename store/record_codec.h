@@ -1,5 +1,6 @@
 // Values of the index as bytes: fixed-width little-endian integers and length-prefixed strings,
-// closed by a CRC-32C over all before it.
+// closed by a CRC-32C over the table's name, the key and all before it, so that a value that turns
+// up in another place fails.
 #ifndef OCIFS_STORE_RECORD_CODEC_H_
 #define OCIFS_STORE_RECORD_CODEC_H_
 
@@ -14,6 +15,19 @@
 #include "store/text.h"
 
 namespace ocifs::store {
+
+// Where a value lies.
+struct RecordPlace {
+  std::string_view table;
+  std::string_view key;
+};
+
+// The checksum that closes a value: over table, key and value, begun with the key's length. No
+// table's name begins with another's, so it is clear where each part ends.
+inline uint32_t RecordChecksum(const RecordPlace& place, std::string_view value) {
+  const uint32_t table = Crc32c(AsBytes(place.table), static_cast<uint32_t>(place.key.size()));
+  return Crc32c(AsBytes(value), Crc32c(AsBytes(place.key), table));
+}
 
 class RecordEncoder {
  public:
@@ -32,9 +46,9 @@ class RecordEncoder {
     Add(static_cast<uint8_t>(digest.algorithm()));
     return AddBytes({reinterpret_cast<const char*>(digest.bytes().data()), digest.bytes().size()});
   }
-  // The value; the encoder is empty afterwards.
-  std::string Finish() {
-    Add(Crc32c(AsBytes(bytes_)));
+  // The value for that place; the encoder is empty afterwards.
+  std::string Finish(const RecordPlace& place) {
+    Add(RecordChecksum(place, bytes_));
     return std::exchange(bytes_, {});
   }
 
@@ -46,12 +60,12 @@ class RecordEncoder {
 // for good; what was read then is zero or empty.
 class RecordDecoder {
  public:
-  explicit RecordDecoder(std::string_view bytes) {
+  RecordDecoder(const RecordPlace& place, std::string_view bytes) {
     uint32_t crc;
     if (bytes.size() < sizeof crc) return;
     std::memcpy(&crc, bytes.data() + bytes.size() - sizeof crc, sizeof crc);
     bytes_ = bytes.substr(0, bytes.size() - sizeof crc);
-    ok_ = Crc32c(AsBytes(bytes_)) == crc;
+    ok_ = RecordChecksum(place, bytes_) == crc;
   }
 
   template <typename Integer>

@@ -18,6 +18,8 @@ namespace {
 
 using namespace ocifs::store;
 
+constexpr RecordPlace kPlace{"table", "key"};
+
 void Demand(bool condition) {
   if (!condition) std::abort();
 }
@@ -31,10 +33,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view script(reinterpret_cast<const char*>(data) + 2, steps);
   std::string value(reinterpret_cast<const char*>(data) + 2 + steps, size - 2 - steps);
   if (repair) {
-    const uint32_t crc = Crc32c(AsBytes(value));
+    const uint32_t crc = RecordChecksum(kPlace, value);
     value.append(reinterpret_cast<const char*>(&crc), sizeof crc);
   }
-  RecordDecoder decoder(value);
+  RecordDecoder decoder(kPlace, value);
   RecordEncoder encoder;
   if (repair) Demand(decoder.ok());
   bool ok = decoder.ok();
@@ -64,6 +66,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Demand(ok || !decoder.ok());
     ok = decoder.ok();
   }
-  if (decoder.Done()) Demand(encoder.Finish() == value);
+  if (decoder.Done()) Demand(encoder.Finish(kPlace) == value);
   return 0;
 }

@@ -79,13 +79,13 @@ TEST_F(Indexes, EveryTableKeepsItsRecords) {
   Commit([&](IndexBatch& batch) {
     batch.PutRef(tag, RefTo("m"));
     batch.PutRef(digest, RefTo("n"));
-    batch.PutPackage(DigestOf("m"), PackageRecord{1, 2, 3, -4});
+    batch.PutPackage(DigestOf("m"), PackageRecord{1, 2, 3, -4, 5, {}});
     batch.PutBlob(DigestOf("inline"), BlobRecord{6, "inline"});
     batch.PutBlob(DigestOf("file", DigestAlgorithm::kSha512),
                   BlobRecord{uint64_t{1} << 40, std::nullopt});
     batch.PutBlob(DigestOf(""), BlobRecord{0, ""});
     batch.PutChunk(ChunkDigestOf("c"), ChunkLocation{7, uint64_t{1} << 39, 5});
-    batch.RaisePack(PackRecord{7, 1000});
+    batch.RaisePack(7, 1000);
     batch.PutTagList(tag.repository(), TagListRecord{{"a", "b"}, true, 99});
     batch.PutSlot(SlotRecord{5, "ghcr.io/a/b/1.0", DigestOf("m")});
     batch.PutSlot(SlotRecord{0xFFFFFFFF, "", std::nullopt});
@@ -161,12 +161,12 @@ TEST_F(Indexes, OfSeveralChangesToOneKeyTheLastCounts) {
 }
 
 TEST_F(Indexes, PacksOnlyGrow) {
-  Commit([](IndexBatch& batch) { batch.RaisePack({3, 500}); });
-  Commit([](IndexBatch& batch) { batch.RaisePack({3, 400}); });
+  Commit([](IndexBatch& batch) { batch.RaisePack(3, 500); });
+  Commit([](IndexBatch& batch) { batch.RaisePack(3, 400); });
   EXPECT_EQ(Must(index_->FindPack(3))->length, 500U);
   Commit([](IndexBatch& batch) {
-    batch.RaisePack({3, 700});
-    batch.RaisePack({3, 600});
+    batch.RaisePack(3, 700);
+    batch.RaisePack(3, 600);
   });
   EXPECT_EQ(Must(index_->FindPack(3))->length, 700U);
 }
@@ -174,7 +174,7 @@ TEST_F(Indexes, PacksOnlyGrow) {
 TEST_F(Indexes, EveryReservedPackIsANewOne) {
   EXPECT_EQ(Must(index_->ReservePack(24)), 1U);
   EXPECT_EQ(Must(index_->ReservePack(24)), 2U);
-  Commit([](IndexBatch& batch) { batch.RaisePack({300, 1}); });
+  Commit([](IndexBatch& batch) { batch.RaisePack(300, 1); });
   EXPECT_EQ(Must(index_->ReservePack(24)), 301U);
   const std::vector<PackRecord> packs = Must(index_->Packs());
   ASSERT_EQ(packs.size(), 4U);
@@ -243,10 +243,10 @@ class DamagedIndexes : public Indexes {
   void Fill() {
     Commit([&](IndexBatch& batch) {
       batch.PutRef(RefOf("a.b/c:1"), RefTo("m"));
-      batch.PutPackage(DigestOf("m"), PackageRecord{1, 2, 3, 4});
+      batch.PutPackage(DigestOf("m"), PackageRecord{1, 2, 3, 4, 5, {}});
       batch.PutBlob(DigestOf("b"), BlobRecord{1, "b"});
       batch.PutChunk(ChunkDigestOf("c"), ChunkLocation{1, 2, 3});
-      batch.RaisePack({1, 24});
+      batch.RaisePack(1, 24);
       batch.PutTagList(RepositoryOf("a.b/c"), TagListRecord{{"1"}, true, 1});
       batch.PutSlot(SlotRecord{1, "p", DigestOf("m")});
     });
@@ -306,7 +306,7 @@ TEST_F(DamagedIndexes, ListingsPassOverDamagedValues) {
   Commit([&](IndexBatch& batch) {
     batch.PutRef(RefOf("a.b/c:2"), RefTo("m"));
     batch.PutSlot(SlotRecord{2, "q", std::nullopt});
-    batch.RaisePack({2, 100});
+    batch.RaisePack(2, 100);
     batch.PutBlob(DigestOf("good"), BlobRecord{4, "good"});
   });
   EXPECT_EQ(Must(index_->Refs("a.b/")).size(), 1U);
@@ -330,6 +330,8 @@ TEST_F(DamagedIndexes, ANewRecordMendsADamagedOne) {
 
 // --- records -------------------------------------------------------------------------------------
 
+constexpr RecordPlace kPlace{"table", "key"};
+
 TEST(RecordCodec, ReadsWhatItWrote) {
   const std::string bytes = RecordEncoder()
                                 .Add(uint8_t{7})
@@ -337,8 +339,8 @@ TEST(RecordCodec, ReadsWhatItWrote) {
                                 .AddBytes(std::string_view("a\0b", 3))
                                 .AddDigest(DigestOf("x", DigestAlgorithm::kSha512))
                                 .AddBytes("")
-                                .Finish();
-  RecordDecoder decoder(bytes);
+                                .Finish(kPlace);
+  RecordDecoder decoder(kPlace, bytes);
   EXPECT_EQ(decoder.Take<uint8_t>(), 7);
   EXPECT_EQ(decoder.Take<int64_t>(), -1);
   EXPECT_EQ(decoder.TakeBytes(), std::string_view("a\0b", 3));
@@ -349,19 +351,19 @@ TEST(RecordCodec, ReadsWhatItWrote) {
 }
 
 TEST(RecordCodec, AReadBeyondTheEndIsBadForGood) {
-  RecordDecoder decoder(RecordEncoder().Add(uint32_t{1}).Finish());
+  RecordDecoder decoder(kPlace, RecordEncoder().Add(uint32_t{1}).Finish(kPlace));
   EXPECT_EQ(decoder.Take<uint64_t>(), 0U);
   EXPECT_EQ(decoder.Take<uint8_t>(), 0U) << "though there are bytes";
   EXPECT_FALSE(decoder.ok());
 }
 
 TEST(RecordCodec, LengthsAndAlgorithmsAreChecked) {
-  const std::string longer = RecordEncoder().Add(uint32_t{0xFFFFFFFF}).Add('x').Finish();
-  EXPECT_EQ(RecordDecoder(longer).TakeBytes(), "");
+  const std::string longer = RecordEncoder().Add(uint32_t{0xFFFFFFFF}).Add('x').Finish(kPlace);
+  EXPECT_EQ(RecordDecoder(kPlace, longer).TakeBytes(), "");
   for (const uint8_t algorithm : {0, 2, 3, 255}) {
     const std::string bytes =
-        RecordEncoder().Add(algorithm).AddBytes(std::string(32, 'x')).Finish();
-    EXPECT_EQ(RecordDecoder(bytes).TakeDigest(), std::nullopt) << int{algorithm};
+        RecordEncoder().Add(algorithm).AddBytes(std::string(32, 'x')).Finish(kPlace);
+    EXPECT_EQ(RecordDecoder(kPlace, bytes).TakeDigest(), std::nullopt) << int{algorithm};
   }
 }
 

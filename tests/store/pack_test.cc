@@ -46,7 +46,7 @@ class Packs : public ::testing::Test {
   }
   void Commit(const PackWriter& writer) {
     IndexBatch batch;
-    batch.RaisePack(PackRecord{writer.pack(), writer.length()});
+    batch.RaisePack(writer.pack(), writer.length());
     Must(index_->Commit(std::move(batch)));
   }
   std::string PathOf(uint32_t pack) const {

@@ -145,8 +145,8 @@ TEST(Store, UsageCountsWhatIsThere) {
   const std::unique_ptr<Store> store = Must(Store::Open(directory / "s"));
   IndexBatch batch;
   batch.PutPackage(DigestOf("m"), {});
-  batch.RaisePack({1, 1000});
-  batch.RaisePack({2, 500});
+  batch.RaisePack(1, 1000);
+  batch.RaisePack(2, 500);
   Must(store->index().Commit(std::move(batch)));
   const StoreUsage usage = Must(store->Usage());
   EXPECT_EQ(usage.packages, 1U);
@@ -212,7 +212,7 @@ TEST(Store, LeftoversAreRemovedAtStart) {
     IndexBatch batch;
     batch.PutBlob(blob, BlobRecord{5, std::nullopt});
     batch.PutPackage(manifest, {});
-    batch.RaisePack({5, 100});
+    batch.RaisePack(5, 100);
     Must(store->index().Commit(std::move(batch)));
   }
   const std::vector<std::string> litter = Litter(root);
