@@ -29,8 +29,9 @@ namespace {
 constexpr std::string_view kUsage =
     R"(usage: package-dump --store DIR [--config FILE] [--offline] [--blobs] [--inventory] [REFERENCE...]
 
-Prints for each reference "package REFERENCE", then a line for each name below its root in order:
-"d PATH", "f PATH SIZE SHA256", "l PATH TARGET" or "o PATH" (others); or "error REFERENCE: why".
+Prints "opened" when the store is open. For each reference then "package REFERENCE" and a line for
+each name below its root in order: "d PATH", "f PATH SIZE SHA256", "l PATH TARGET" or "o PATH"
+(others); or "error REFERENCE: why".
 Exit status 1 if one could not be read whole.
 
   --blobs      also "b DIGEST SIZE" for the config and each layer, read and verified
@@ -180,6 +181,7 @@ int Run(std::span<char*> arguments) {
   config.store = tools::AbsolutePath(options.store);
   config.offline = config.offline || options.offline;
   const std::unique_ptr<tools::Engine> engine = Expect(tools::Engine::Create(config));
+  std::printf("opened\n");
   Dump dump(*engine, options);
   if (options.inventory) dump.Inventory();
   bool failed = false;

@@ -167,7 +167,7 @@ def execute(command, environment=None, prefix=()):
 @functools.cache
 def commands():
     """What ocifs-ctl can do."""
-    return frozenset(re.findall(r"^  ([a-z]+) ", execute([CTL, "--help"]).out, re.MULTILINE))
+    return frozenset(re.findall(r"^  ([a-z]+)  ", execute([CTL, "--help"]).out, re.MULTILINE))
 
 
 class Source:
@@ -228,6 +228,8 @@ def split_dump(text):
     packages, inventory, lines = {}, set(), None
     for line in text.splitlines():
         kind, _, rest = line.partition(" ")
+        if line == "opened":
+            continue
         if kind == "i":
             inventory.add(rest)
         elif kind == "package":
@@ -276,56 +278,65 @@ def check_leftovers(store, inventory):
 
 def check_fsck(store):
     if "fsck" in commands():
-        done = store.ctl("fsck", config=store.source.no_source)
-        if done.code != 0:
-            raise Loss(f"fsck is not content: {done}")
+        demand("fsck", store.ctl("fsck", config=store.source.no_source))
 
 
-class Clean:
-    """What a store holds to which nothing happened. How many packs there are is a matter of chance, as
-    pulls at one time write to different ones; what they take is not."""
+class Full:
+    """A store that holds all packages and to which nothing happened. How many packs another has that
+    holds the same is a matter of chance, as pulls at one time write to different ones; what they
+    take is not."""
 
     SLACK = 1 << 20  # the most that a crash may leave behind
 
     def __init__(self, store):
+        done = store.prefetch(PACKAGES)
+        if done.code != 0:
+            raise Loss(f"prefetch: {done}")
+        check_dump(store.dump(PACKAGES, "--blobs", config=store.source.no_source), PACKAGES)
         self.files, self.bytes = self.named(store), store.disk_bytes()
 
     @staticmethod
     def named(store):
         return {path for path in store.files() if not path.startswith("packs/")}
 
-    def compare(self, store):
-        if self.named(store) != self.files:
-            raise Loss("other files than in a store to which nothing happened: "
-                       f"{sorted(self.named(store) ^ self.files)[:5]}")
+    def check(self, store):
+        """`store` holds all packages as well, and has no more than this one."""
+        if not self.named(store) <= self.files:
+            raise Loss(f"files that are in no other store: {sorted(self.named(store) - self.files)[:5]}")
         if store.disk_bytes() > self.bytes + self.SLACK:
             raise Loss(f"{store.disk_bytes()} bytes on the disk, {self.bytes} if nothing happens")
 
 
-def check_store(store, acknowledged, clean=None, blobs=True):
+def demand(what, done, codes=(0,)):
+    if done.code not in codes:
+        raise Loss(f"{what}: {done}")
+
+
+def check_store(store, acknowledged, full=None, *, blobs=True, damaged=False):
     """A store after whatever happened to it. Packages `acknowledged` must be read without a source,
-    with their raw blobs unless `blobs` is false; with it, all must; and then the store
-    must be like `clean`, a Clean. Raises Loss."""
+    with their raw blobs unless `blobs` is false; with it, all must; and then the store takes no more
+    than `full`, a Full. `damaged`: the disk has harmed it besides, so that it may want a repair.
+    Raises Loss."""
     options = ["--blobs"] if blobs else []
-    done = store.ctl("ls", config=store.source.no_source)
-    if done.code != 0:
-        raise Loss(f"ls fails: {done}")
+    offline = store.source.no_source
+    demand("ls", store.ctl("ls", config=offline))
     for name in acknowledged:
-        done = store.ctl("status", "--json", PACKAGES[name].reference, config=store.source.no_source)
-        if done.code != 0:
-            raise Loss(f"status of {name} fails: {done}")
-    done = store.dump(PACKAGES, "--inventory", *options, config=store.source.no_source)
+        demand(f"status of {name}", store.ctl("status", PACKAGES[name].reference, config=offline))
+    done = store.dump(PACKAGES, "--inventory", *options, config=offline)
     check_dump(done, acknowledged, set(PACKAGES) - set(acknowledged))
-    check_leftovers(store, split_dump(done.out)[1])
-    if acknowledged:
+    if not damaged:
+        check_leftovers(store, split_dump(done.out)[1])
         check_fsck(store)
-    done = store.prefetch(PACKAGES)
-    if done.code != 0:
-        raise Loss(f"prefetch afterwards fails: {done}")
-    check_dump(store.dump(PACKAGES, *options, config=store.source.no_source), PACKAGES)
+    elif "fsck" in commands():
+        demand("fsck --repair afterwards", store.ctl("fsck", "--repair"), (0, 1))
+    demand("prefetch afterwards", store.prefetch(PACKAGES))
+    check_dump(store.dump(PACKAGES, config=offline), PACKAGES)
     check_fsck(store)
-    if clean is not None:
-        clean.compare(store)
+    if "gc" in commands():
+        demand("gc afterwards", store.ctl("gc"))
+        check_dump(store.dump(PACKAGES, config=offline), PACKAGES)
+    if full is not None:
+        full.check(store)
 
 
 def work_directory(asked):
