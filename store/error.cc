@@ -91,6 +91,7 @@ Error ErrorFromErrno(int number, std::string_view what) {
   switch (number) {
     case ENOSPC:
     case EDQUOT:
+    case EROFS:
       code = ErrorCode::kNoSpace;
       break;
     case EMFILE:

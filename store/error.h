@@ -25,7 +25,7 @@ enum class ErrorCode {
   kTooLarge,         // over a configured limit
   kUnsupported,      // a media type, codec or feature that ocifs does not read
   kInvalid,          // the caller's input does not parse
-  kNoSpace,          // the store's filesystem is full
+  kNoSpace,          // the store cannot grow: full disk, quota, read-only
   kStoreIo,          // reading or writing the store failed
   kIndexDamaged,     // the index does not pass its checks
   kOutOfMemory,
@@ -66,7 +66,8 @@ class [[nodiscard]] Result : public std::expected<T, Error> {
 }
 
 // "what: strerror(number)", with the code that fits a failed call on the local filesystem:
-// ENOSPC, EDQUOT → kNoSpace; EMFILE, ENFILE → kTooManyFiles; ENOMEM → kOutOfMemory; else kStoreIo.
+// ENOSPC, EDQUOT, EROFS → kNoSpace; EMFILE, ENFILE → kTooManyFiles; ENOMEM → kOutOfMemory; else
+// kStoreIo.
 Error ErrorFromErrno(int number, std::string_view what);
 
 }  // namespace ocifs::store

@@ -83,6 +83,7 @@ std::optional<RefRecord> DecodeRef(std::string_view key, std::string_view value)
 std::string EncodePackage(std::string_view key, const PackageRecord& r) {
   RecordEncoder e;
   e.Add(r.tree_bytes).Add(r.content_bytes).Add(r.nodes).Add(r.fetched_at).Add(r.used_at);
+  e.Add(static_cast<uint8_t>(r.complete ? 1 : 0));
   e.Add(static_cast<uint8_t>(r.tree ? 1 : 0));
   if (r.tree) e.AddBytes(*r.tree);
   return e.Finish(In(IndexTable::kPackages, key));
@@ -95,6 +96,7 @@ std::optional<PackageRecord> DecodePackage(std::string_view key, std::string_vie
   r.nodes = d.Take<uint32_t>();
   r.fetched_at = d.Take<int64_t>();
   r.used_at = d.Take<int64_t>();
+  r.complete = d.Take<uint8_t>() != 0;
   if (d.Take<uint8_t>() != 0) r.tree = std::string(d.TakeBytes());
   if (!d.Done() || !DigestFromKey(key) || (r.tree && r.tree->size() != r.tree_bytes)) {
     return std::nullopt;

@@ -29,7 +29,16 @@ class Store {
   // Opens the store in `root`, creating it (mode 0700) if the directory is absent or empty.
   // kInvalid, naming the reason and what to do: not a directory of ocifs, another format version,
   // open to other users, owned by somebody else, on a network filesystem.
-  static Result<std::unique_ptr<Store>> Open(const std::string& root);
+  //
+  // An index that is damaged is made anew, which may take minutes for a large store (rebuild.h);
+  // but kIndexDamaged while another process has the store open, which then has to end first. A
+  // store on a read-only filesystem can be read; whatever would write gives kNoSpace.
+  struct OpenOptions {
+    // Makes the index anew, damaged or not. kInvalid while another process has the store open.
+    bool rebuild_index = false;
+  };
+  static Result<std::unique_ptr<Store>> Open(const std::string& root, const OpenOptions& options);
+  static Result<std::unique_ptr<Store>> Open(const std::string& root) { return Open(root, {}); }
   ~Store();
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
@@ -41,13 +50,23 @@ class Store {
   Result<std::vector<SlotRecord>> LoadSlots();
   Result<void> SaveSlots(std::span<const SlotRecord> records);
 
-  // A lock on one digest across processes, so that two that want the same package pull it once. It
-  // ends with the object, or with the process. TryLockPull does not wait; null: somebody has it.
-  class PullLock {
+  // A lock across processes. It ends with the object, or with the process. The Try functions do not
+  // wait; null: somebody has it. A store that cannot be written needs no locks: they are given.
+  class Lock {
    public:
-    virtual ~PullLock() = default;
+    virtual ~Lock() = default;
   };
-  Result<std::unique_ptr<PullLock>> TryLockPull(const Digest& digest);
+  using PullLock = Lock;
+  // On one digest, so that two that want the same package pull it once.
+  Result<std::unique_ptr<Lock>> TryLockPull(const Digest& digest);
+  // Of the one daemon that mounts the store.
+  Result<std::unique_ptr<Lock>> TryLockDaemon();
+  // One collects garbage at a time.
+  Result<std::unique_ptr<Lock>> TryLockCollector();
+  // Shared while files get their names and are then committed, exclusive while files that the index
+  // does not know are removed. Waits.
+  enum class PublishMode { kShared, kExclusive };
+  Result<std::unique_ptr<Lock>> LockPublish(PublishMode mode);
 
   // The parts, for the pull-through cache and for tools that inspect a store.
   Index& index();

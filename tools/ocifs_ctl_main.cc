@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "store/crash_marker.h"
 #include "store/text.h"
 #include "tools/commands.h"
 #include "tools/log_setup.h"
@@ -75,6 +76,7 @@ int RunLogin(CommandLine& line, int (*command)(const LoginOptions&)) {
 }  // namespace ocifs::tools
 
 int main(int argc, char** argv) {
+  ocifs::store::InstallCrashMarker();
   using ocifs::tools::CommandOptions;
   using ocifs::tools::LoginOptions;
   CLI::App app("Fetches and looks up OCI artifacts in the store of ocifs.", "ocifs-ctl");

@@ -13,6 +13,7 @@
 
 #include "fs/filesystem.h"
 #include "fs/fuse_session.h"
+#include "store/crash_marker.h"
 #include "store/log.h"
 #include "tools/config.h"
 #include "tools/daemonize.h"
@@ -93,9 +94,24 @@ Result<void> CheckMountPoint(const std::string& path) {
   return {};
 }
 
+// One daemon mounts a store: inode numbers, and what is evicted, are one process's business.
+Result<std::unique_ptr<store::Store::Lock>> LockForMount(store::Store& store) {
+  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<store::Store::Lock> lock, store.TryLockDaemon());
+  if (lock != nullptr) return lock;
+  std::string where;
+  for (const std::string& mount : ListMounts(store.root())) {
+    where += (where.empty() ? " at " : ", ") + mount;
+  }
+  return Fail(ErrorCode::kInvalid, "store " + store.root() + " is mounted already" + where +
+                                       "; use that mount, bind it elsewhere (mount --bind), or "
+                                       "give another --store");
+}
+
 // From the fork on: everything that has threads, locks or an index.
 Result<void> Serve(const CommandLine& line, const Config& config, ReadySignal& ready) {
   OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(config));
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<store::Store::Lock> lock,
+                         LockForMount(engine->store()));
   fs::Filesystem::Options options;
   options.registries = engine->registries();
   options.show_capabilities = config.security_capability;
@@ -162,6 +178,7 @@ Result<int> Start(CommandLine line) {
 }  // namespace ocifs::tools
 
 int main(int argc, char** argv) {
+  ocifs::store::InstallCrashMarker();
   CLI::App app(
       "Mounts a read-only filesystem in which every OCI artifact of every registry is a "
       "directory:\n"

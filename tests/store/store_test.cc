@@ -40,7 +40,7 @@ TEST(Store, IsMadeInADirectoryThatIsAbsentOrEmpty) {
     EXPECT_THAT(Store::Open(root), IsOk());
     EXPECT_THAT(Store::Open(root), IsOk()) << "again";
     EXPECT_EQ(fs::status(root).permissions(), fs::perms(0700));
-    EXPECT_EQ(ReadFile(root + "/format"), "ocifs store\nversion 1\n");
+    EXPECT_EQ(ReadFile(root + "/format"), "ocifs store\nversion 2\n");
   }
 }
 
@@ -81,10 +81,11 @@ TEST(Store, RefusesWhatIsNoneOfItsOwn) {
          std::ofstream(root + "/thesis.txt") << "x";
        },
        "not empty"},
-      {"a later version", store_with_format("ocifs store\nversion 2\n"), "version 2"},
+      {"a later version", store_with_format("ocifs store\nversion 3\n"), "version 3"},
+      {"an earlier version", store_with_format("ocifs store\nversion 1\n"), "version 1"},
       {"empty format", store_with_format(""), "format"},
-      {"cut format", store_with_format("ocifs store\nversion 1"), "format"},
-      {"more in the format", store_with_format("ocifs store\nversion 1\nversion 2\n"), "format"},
+      {"cut format", store_with_format("ocifs store\nversion 2"), "format"},
+      {"more in the format", store_with_format("ocifs store\nversion 2\nversion 3\n"), "format"},
       {"escape sequences in the format", store_with_format("\x1B[2J"), "\\x1b[2J"},
       {"format is a FIFO",
        [](const std::string& root) {
