@@ -43,6 +43,8 @@ struct PackageRecord {
   int64_t fetched_at = 0;
   int64_t used_at = 0;              // last use, to the minutes that it is written behind (Touch)
   std::optional<std::string> tree;  // kept inside the index; else it is a file
+  // Whether all of its content was in the store at its commit and has not been found damaged since.
+  bool complete = true;
 
   friend bool operator==(const PackageRecord&, const PackageRecord&) = default;
 };

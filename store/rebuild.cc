@@ -73,6 +73,8 @@ class Rebuilder {
 
  private:
   Result<void> AddJournalRecord(IndexTable table, const std::string& key, const std::string& value);
+  // Whether the new index, as far as it is committed, has all chunks of the tree.
+  Result<bool> IsComplete(const Tree& tree) const;
   Result<void> Count() {
     if (++count_ < kPerCommit) return {};
     return Commit();
@@ -133,7 +135,9 @@ Result<void> Rebuilder::AddJournalRecord(IndexTable table, const std::string& ke
       const Result<std::unique_ptr<const Tree>> tree =
           Tree::FromBytes({bytes.begin(), bytes.end()});
       if (!tree || (*tree)->manifest() != *digest) return refuse(), Result<void>();
-      batch_.PutPackage(*digest, *package);
+      PackageRecord record = *package;
+      OCIFS_ASSIGN_OR_RETURN(record.complete, IsComplete(**tree));
+      batch_.PutPackage(*digest, record);
       ++report_.packages;
       return Count();
     }
@@ -145,6 +149,17 @@ Result<void> Rebuilder::AddJournalRecord(IndexTable table, const std::string& ke
   }
   refuse();
   return {};
+}
+
+Result<bool> Rebuilder::IsComplete(const Tree& tree) const {
+  for (uint32_t i = 0; i < tree.chunk_count(); ++i) {
+    const ChunkRef chunk = tree.ChunkByNumber(i);
+    if (chunk.is_hole) continue;
+    OCIFS_ASSIGN_OR_RETURN(const std::optional<ChunkLocation> location,
+                           index_.FindChunk(chunk.digest));
+    if (!location) return false;
+  }
+  return true;
 }
 
 Result<void> Rebuilder::AddJournal(int directory_fd) {
@@ -171,12 +186,14 @@ Result<void> Rebuilder::AddTrees() {
       Refuse("tree " + name + ": " + (tree ? "it is another package's" : tree.error().message));
       continue;
     }
+    OCIFS_ASSIGN_OR_RETURN(const bool complete, IsComplete(**tree));
     batch_.PutPackage(*manifest, PackageRecord{.tree_bytes = static_cast<uint64_t>(status.st_size),
                                                .content_bytes = (*tree)->content_bytes(),
                                                .nodes = (*tree)->node_count(),
                                                .fetched_at = status.st_mtim.tv_sec,
                                                .used_at = status.st_mtim.tv_sec,
-                                               .tree = std::nullopt});
+                                               .tree = std::nullopt,
+                                               .complete = complete});
     ++report_.packages;
     OCIFS_RETURN_IF_ERROR(Count());
   }
@@ -251,11 +268,13 @@ Result<RebuildReport> RebuildIndex(int root_fd, const std::string& root, std::st
     OCIFS_ASSIGN_OR_RETURN(const UniqueFd directory, OpenDirectory(root_fd, kNewIndex, 0700));
     OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Index> index, Index::Open(root + "/" + kNewIndex));
     Rebuilder rebuilder(root_fd, *index);
-    // Packages and blobs that are files count more than what the journal says of them.
+    // Chunks first: they say which packages are complete. Packages and blobs that are files count
+    // more than what the journal says of them.
+    OCIFS_RETURN_IF_ERROR(rebuilder.AddPacks());
+    OCIFS_RETURN_IF_ERROR(rebuilder.Commit());
     OCIFS_RETURN_IF_ERROR(rebuilder.AddJournal(old_index.get()));
     OCIFS_RETURN_IF_ERROR(rebuilder.AddTrees());
     OCIFS_RETURN_IF_ERROR(rebuilder.AddBlobs());
-    OCIFS_RETURN_IF_ERROR(rebuilder.AddPacks());
     OCIFS_RETURN_IF_ERROR(rebuilder.Commit());
     report = rebuilder.report();
     if (Result<UniqueFd> journal = OpenAt(directory.get(), Journal::kName, O_RDONLY); journal) {
