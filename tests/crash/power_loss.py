@@ -47,6 +47,14 @@ ORDERS = ("data=ordered", "data=writeback")
 TOOLS = ("losetup", "mkfs.ext4", "mount", "umount")
 
 
+def requirements():
+    """What a machine must have for recording, as world.missing_requirements takes it."""
+    return [(str(RECORDER), RECORDER.exists()), ("root", os.geteuid() == 0),
+            ("/dev/fuse", os.path.exists("/dev/fuse")),
+            ("loop devices", os.path.exists("/dev/loop-control")),
+            *((tool, shutil.which(tool)) for tool in TOOLS)]
+
+
 def command(*words):
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode != 0:
@@ -71,41 +79,68 @@ def filesystem(file, where, options="defaults"):
         command("losetup", "--detach", device)
 
 
-class Recording:
-    """A filesystem on a recording disk while `work` runs on it, and then what was recorded."""
+class RecordingDisk:
+    """A block-recorder that runs, with an ext4 on its disk, `file`; ended, its log is whole."""
 
-    def __init__(self, directory, work, options):
+    def __init__(self, directory):
         directory.mkdir()
-        served, log = directory / "served", directory / "log"
+        served, self.log = directory / "served", directory / "log"
         served.mkdir()
-        self.mark_file = served / "mark"
-        recorder = subprocess.Popen([RECORDER, served, str(DISK_BYTES), log], stdout=subprocess.PIPE,
-                                    text=True)
+        self.served, self.file = served, served / "disk"
+        self.process = subprocess.Popen([RECORDER, served, str(DISK_BYTES), self.log],
+                                        stdout=subprocess.PIPE, text=True)
         try:
-            if recorder.stdout.readline() != "ready\n":
+            if self.process.stdout.readline() != "ready\n":
                 raise RuntimeError("the recorder does not start")
             command("mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-E",
-                    "nodiscard,lazy_itable_init=0,lazy_journal_init=0", served / "disk")
-            with filesystem(served / "disk", directory / "mnt", options) as root:
-                command("sync", "-f", root)
-                self.mark("begin")
-                work(root, self.mark)
-                self.mark("end")
-        finally:
-            subprocess.run(["umount", served], check=False, capture_output=True)
-            recorder.wait(20)
-        self.records = list(self.read(log))
-        # Positions: moments lie between the first and the last.
-        self.marks = [i for i, (kind, _, _) in enumerate(self.records) if kind == MARK]
-        self.begin, self.end = self.marks[0], self.marks[-1]
+                    "nodiscard,lazy_itable_init=0,lazy_journal_init=0", self.file)
+        except BaseException:
+            self.end()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        # The loop device lets go of its file a moment after it was told to.
+        until(lambda: subprocess.run(["umount", self.served], capture_output=True).returncode == 0
+              or self.process.poll() is not None, "the recorder can be unmounted")
+        self.process.wait(20)
+        self.process.stdout.close()
 
     def mark(self, text):
         """Notes in the log that `text` has been promised by now."""
-        fd = os.open(self.mark_file, os.O_WRONLY)
+        self.tell("mark", text)
+
+    def fail(self, text=""):
+        """What the disk is to refuse: see block_recorder_main.cc."""
+        self.tell("fault", text or " ")
+
+    def tell(self, name, text):
+        fd = os.open(self.served / name, os.O_WRONLY)
         try:
             os.write(fd, text.encode())
         finally:
             os.close(fd)
+
+
+class Recording:
+    """What was recorded while `work` ran on a filesystem of a recording disk."""
+
+    def __init__(self, directory, work, options):
+        with RecordingDisk(directory) as disk:
+            with filesystem(disk.file, directory / "mnt", options) as root:
+                command("sync", "-f", root)
+                disk.mark("begin")
+                work(root, disk.mark)
+                disk.mark("end")
+        self.records = list(self.read(disk.log))
+        # Positions: moments lie between the first and the last.
+        self.marks = [i for i, (kind, _, _) in enumerate(self.records) if kind == MARK]
+        self.begin, self.end = self.marks[0], self.marks[-1]
 
     @staticmethod
     def read(log):
@@ -328,11 +363,7 @@ def main():
     parser.add_argument("--directory", help="where images are made (default: in memory)")
     parser.add_argument("--keep", action="store_true", help="keep images that failed")
     options = parser.parse_args()
-    tools = [(tool, shutil.which(tool)) for tool in TOOLS]
-    world.leave_if_missing(world.missing_requirements(
-        (str(RECORDER), RECORDER.exists()), ("root", os.geteuid() == 0),
-        ("/dev/fuse", os.path.exists("/dev/fuse")),
-        ("loop devices", os.path.exists("/dev/loop-control")), *tools))
+    world.leave_if_missing(world.missing_requirements(*requirements()))
 
     start = time.monotonic()
     directory = pathlib.Path(tempfile.mkdtemp(prefix="ocifs-power.", dir=world.work_directory(options.directory)))

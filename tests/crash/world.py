@@ -260,7 +260,8 @@ def check_dump(done, whole, partial=()):
                 raise Loss(f"{name} reads wrong, for example {wrong[:3]}\n{done.err[-2000:]}")
             right.add(name)
         elif name in whole:
-            raise Loss(f"{name} does not read: {lines}\n{done}")
+            why = lines or f"not printed, {done}"
+            raise Loss(f"{name} does not read: {why}\n{done.err[-2000:]}")
     return right
 
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <expected>
 
 namespace ocifs::testing {
 namespace {
@@ -14,6 +15,10 @@ struct RecordHeader {
   uint64_t offset;
 };
 static_assert(sizeof(RecordHeader) == 16);
+
+std::unexpected<store::Error> Refused(const char* what) {
+  return store::Fail(store::ErrorFromErrno(EIO, std::string(what) + " that was to fail"));
+}
 
 }  // namespace
 
@@ -34,8 +39,13 @@ store::Result<std::unique_ptr<BlockRecorder>> BlockRecorder::Create(uint64_t siz
 
 BlockRecorder::~BlockRecorder() { munmap(disk_.data(), disk_.size()); }
 
-std::span<const std::byte> BlockRecorder::Read(uint64_t offset, size_t length) const {
-  if (offset >= disk_.size()) return {};
+store::Result<std::span<const std::byte>> BlockRecorder::Read(uint64_t offset,
+                                                              size_t length) const {
+  const uint64_t end = offset + std::min<uint64_t>(length, UINT64_MAX - offset);
+  for (const BlockFaults::Range& range : faults_.reads) {
+    if (offset < range.offset + range.length && range.offset < end) return Refused("a read");
+  }
+  if (offset >= disk_.size()) return std::span<const std::byte>();
   return disk_.subspan(offset, std::min<uint64_t>(length, disk_.size() - offset));
 }
 
@@ -43,11 +53,15 @@ store::Result<void> BlockRecorder::Write(uint64_t offset, std::span<const std::b
   if (offset > disk_.size() || bytes.size() > disk_.size() - offset) {
     return store::Fail(store::ErrorCode::kNoSpace, "a write beyond the end of the disk");
   }
+  if (faults_.writes) return Refused("a write");
   std::ranges::copy(bytes, disk_.subspan(offset).begin());
   return Append(Kind::kWrite, offset, bytes);
 }
 
-store::Result<void> BlockRecorder::Flush() { return Append(Kind::kFlush, 0, {}); }
+store::Result<void> BlockRecorder::Flush() {
+  if (faults_.flushes) return Refused("a flush");
+  return Append(Kind::kFlush, 0, {});
+}
 
 store::Result<void> BlockRecorder::Mark(std::string_view text) {
   return Append(Kind::kMark, 0, std::as_bytes(std::span(text)));

@@ -17,10 +17,23 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "store/error.h"
 
 namespace ocifs::testing {
+
+// What the disk refuses with EIO, until it is told otherwise.
+struct BlockFaults {
+  struct Range {
+    uint64_t offset = 0;
+    uint64_t length = 0;
+  };
+  std::vector<Range> reads;  // all that touch one of these
+  bool writes = false;
+  bool flushes = false;
+};
 
 // Owned by one thread: the order of the log is that of the calls.
 class BlockRecorder {
@@ -34,9 +47,11 @@ class BlockRecorder {
 
   uint64_t size() const { return disk_.size(); }
 
+  void SetFaults(BlockFaults faults) { faults_ = std::move(faults); }
+
   // What lies at `offset`; less than `length` bytes, or none, at the end of the disk.
-  std::span<const std::byte> Read(uint64_t offset, size_t length) const;
-  // kNoSpace beyond the end of the disk; the log has nothing of it then.
+  store::Result<std::span<const std::byte>> Read(uint64_t offset, size_t length) const;
+  // kNoSpace beyond the end of the disk. The log has nothing of what fails.
   store::Result<void> Write(uint64_t offset, std::span<const std::byte> bytes);
   store::Result<void> Flush();
   store::Result<void> Mark(std::string_view text);
@@ -56,6 +71,7 @@ class BlockRecorder {
 
   const std::span<std::byte> disk_;  // a mapping
   const std::unique_ptr<std::FILE, Closer> log_;
+  BlockFaults faults_;
 };
 
 }  // namespace ocifs::testing

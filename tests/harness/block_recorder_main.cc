@@ -19,6 +19,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "store/error.h"
 #include "store/text.h"
@@ -31,24 +32,51 @@ constexpr std::string_view kUsage =
     R"(usage: block-recorder DIRECTORY SIZE LOG
 
 Mounts a filesystem at DIRECTORY and serves until it is unmounted, or until SIGINT or SIGTERM; then
-the log is whole. "ready" on the standard output says that it is mounted. Two files:
+the log is whole. "ready" on the standard output says that it is mounted. Three files:
 
-  disk  SIZE bytes of zeros. Its writes and fsyncs are what LOG holds.
-  mark  what is written to it stands in the log as a mark, when the write has been answered
+  disk   SIZE bytes of zeros. Its writes and fsyncs are what LOG holds.
+  mark   what is written to it stands in the log as a mark, when the write has been answered
+  fault  what the disk refuses from then on, in words: "writes", "flushes", "OFFSET+LENGTH" for
+         reads; nothing for a disk that is well
 
 Nothing is cached by the kernel: every write of a loop device arrives here as it was made.
 )";
 
+constexpr uint64_t kMaxDiskBytes = uint64_t{1} << 40;
+
 constexpr fuse_ino_t kDisk = 2;
 constexpr fuse_ino_t kMark = 3;
+constexpr fuse_ino_t kFault = 4;
 
 BlockRecorder& RecorderOf(fuse_req_t request) {
   return *static_cast<BlockRecorder*>(fuse_req_userdata(request));
 }
 
 void ReplyTo(fuse_req_t request, const store::Result<void>& done) {
-  if (!done) std::fprintf(stderr, "block-recorder: %s\n", done.error().message.c_str());
   fuse_reply_err(request, done ? 0 : EIO);
+}
+
+std::optional<BlockFaults> ParseFaults(std::string_view text) {
+  BlockFaults faults;
+  while (true) {
+    const size_t begin = text.find_first_not_of(" \n");
+    if (begin == std::string_view::npos) return faults;
+    text.remove_prefix(begin);
+    const std::string_view word = text.substr(0, text.find_first_of(" \n"));
+    text.remove_prefix(word.size());
+    if (word == "writes") {
+      faults.writes = true;
+    } else if (word == "flushes") {
+      faults.flushes = true;
+    } else {
+      const size_t plus = word.find('+');
+      if (plus == std::string_view::npos) return std::nullopt;
+      const auto offset = store::ParseDecimal(word.substr(0, plus), kMaxDiskBytes);
+      const auto length = store::ParseDecimal(word.substr(plus + 1), kMaxDiskBytes);
+      if (!offset || !length) return std::nullopt;
+      faults.reads.push_back({*offset, *length});
+    }
+  }
 }
 
 std::optional<struct stat> StatusOf(fuse_req_t request, fuse_ino_t inode) {
@@ -57,7 +85,7 @@ std::optional<struct stat> StatusOf(fuse_req_t request, fuse_ino_t inode) {
   status.st_nlink = 1;
   if (inode == FUSE_ROOT_ID) {
     status.st_mode = S_IFDIR | 0700;
-  } else if (inode == kDisk || inode == kMark) {
+  } else if (inode == kDisk || inode == kMark || inode == kFault) {
     status.st_mode = S_IFREG | 0600;
     if (inode == kDisk) status.st_size = static_cast<off_t>(RecorderOf(request).size());
   } else {
@@ -73,6 +101,7 @@ void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   fuse_entry_param entry = {};
   if (parent == FUSE_ROOT_ID && text == "disk") entry.ino = kDisk;
   if (parent == FUSE_ROOT_ID && text == "mark") entry.ino = kMark;
+  if (parent == FUSE_ROOT_ID && text == "fault") entry.ino = kFault;
   if (entry.ino == 0) {
     fuse_reply_err(request, ENOENT);
     return;
@@ -91,7 +120,7 @@ void GetAttributes(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
   }
 }
 
-// Opening `mark` to write cuts it first; there is nothing to cut.
+// Opening `mark` or `fault` to write cuts it first; there is nothing to cut.
 void SetAttributes(fuse_req_t request, fuse_ino_t inode, struct stat*, int, fuse_file_info* file) {
   GetAttributes(request, inode, file);
 }
@@ -102,20 +131,31 @@ void Open(fuse_req_t request, fuse_ino_t, fuse_file_info* file) {
 }
 
 void Read(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, fuse_file_info*) {
-  std::span<const std::byte> bytes;
-  if (inode == kDisk) {
-    bytes = RecorderOf(request).Read(static_cast<uint64_t>(offset), size);
+  store::Result<std::span<const std::byte>> bytes;
+  if (inode == kDisk) bytes = RecorderOf(request).Read(static_cast<uint64_t>(offset), size);
+  if (bytes) {
+    fuse_reply_buf(request, reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  } else {
+    fuse_reply_err(request, EIO);
   }
-  fuse_reply_buf(request, reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
 void Write(fuse_req_t request, fuse_ino_t inode, const char* data, size_t size, off_t offset,
            fuse_file_info*) {
   BlockRecorder& recorder = RecorderOf(request);
-  const store::Result<void> done =
-      inode == kDisk
-          ? recorder.Write(static_cast<uint64_t>(offset), std::as_bytes(std::span(data, size)))
-          : recorder.Mark(std::string_view(data, size));
+  store::Result<void> done;
+  if (inode == kDisk) {
+    done = recorder.Write(static_cast<uint64_t>(offset), std::as_bytes(std::span(data, size)));
+  } else if (inode == kMark) {
+    done = recorder.Mark(std::string_view(data, size));
+  } else {
+    std::optional<BlockFaults> faults = ParseFaults(std::string_view(data, size));
+    if (!faults) {
+      fuse_reply_err(request, EINVAL);
+      return;
+    }
+    recorder.SetFaults(*std::move(faults));
+  }
   if (done) {
     fuse_reply_write(request, size);
   } else {
@@ -141,7 +181,7 @@ fuse_lowlevel_ops Operations() {
 
 int Run(std::span<char*> arguments) {
   if (arguments.size() != 4) throw std::invalid_argument(std::string(kUsage));
-  const auto size = store::ParseDecimal(arguments[2], uint64_t{1} << 40);
+  const auto size = store::ParseDecimal(arguments[2], kMaxDiskBytes);
   if (!size || *size == 0) throw std::invalid_argument(std::string(kUsage));
   store::Result<std::unique_ptr<BlockRecorder>> recorder =
       BlockRecorder::Create(*size, arguments[3]);

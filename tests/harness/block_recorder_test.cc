@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "store/text.h"
@@ -50,7 +51,7 @@ std::vector<Entry> ReadLog(const std::string& path) {
 class BlockRecorderTest : public ::testing::Test {
  protected:
   std::string Read(uint64_t offset, size_t length) {
-    const std::span<const std::byte> bytes = disk_->Read(offset, length);
+    const std::span<const std::byte> bytes = *disk_->Read(offset, length);
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
 
@@ -83,6 +84,23 @@ TEST_F(BlockRecorderTest, EndsWhereItEnds) {
   ASSERT_TRUE(disk_->Save());
   EXPECT_THAT(ReadLog(log_), ElementsAre());
   EXPECT_EQ(Read(8191, 1), std::string(1, '\0'));
+}
+
+TEST_F(BlockRecorderTest, RefusesWhatItIsTold) {
+  ASSERT_TRUE(disk_->Write(0, AsBytes("old")));
+  disk_->SetFaults({.reads = {{100, 10}, {200, 1}}, .writes = true, .flushes = true});
+  EXPECT_FALSE(disk_->Write(0, AsBytes("new")));
+  EXPECT_FALSE(disk_->Flush());
+  EXPECT_EQ(Read(0, 100), "old" + std::string(97, '\0'));
+  EXPECT_EQ(Read(110, 90).size(), 90u);
+  for (const auto& [offset, length] : {std::pair(0, 101), {109, 1}, {105, 2}, {150, 51}}) {
+    EXPECT_FALSE(disk_->Read(offset, length)) << offset;
+  }
+  disk_->SetFaults({});
+  EXPECT_TRUE(disk_->Read(0, 8192));
+  ASSERT_TRUE(disk_->Flush());
+  ASSERT_TRUE(disk_->Save());
+  EXPECT_THAT(ReadLog(log_), ElementsAre(Entry{1, 0, "old"}, Entry{2, 0, ""}));
 }
 
 TEST(BlockRecorder, NeedsAPlaceForItsLog) {
