@@ -35,13 +35,16 @@ bool Exists(int fd, const std::string& name) {
   return fstatat(fd, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-// A directory of files.
+// With all that is in it, whatever somebody put there.
 Result<void> RemoveDirectory(int parent_fd, const std::string& name) {
   if (!Exists(parent_fd, name)) return {};
   {
     OCIFS_ASSIGN_OR_RETURN(const UniqueFd fd, OpenAt(parent_fd, name, O_RDONLY | O_DIRECTORY));
     OCIFS_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(fd.get()));
-    for (const std::string& entry : names) unlinkat(fd.get(), entry.c_str(), 0);
+    for (const std::string& entry : names) {
+      if (unlinkat(fd.get(), entry.c_str(), 0) == 0 || errno != EISDIR) continue;
+      OCIFS_RETURN_IF_ERROR(RemoveDirectory(fd.get(), entry));
+    }
   }
   if (unlinkat(parent_fd, name.c_str(), AT_REMOVEDIR) != 0) {
     return Fail(ErrorFromErrno(errno, "removing " + name));

@@ -2,17 +2,25 @@
 
 #include <gtest/gtest.h>
 #include <lmdb.h>
+#include <sys/resource.h>
 
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
+#include <random>
+#include <semaphore>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "store/record_codec.h"
 #include "tests/harness/temp_dir.h"
+#include "tests/store/child.h"
 #include "tests/store/support.h"
 
 namespace ocifs::store {
@@ -236,6 +244,374 @@ TEST_F(Indexes, TwoHandlesSeeOneIndex) {
   EXPECT_EQ(Must(index_->Slots()).size(), 1U);
 }
 
+// --- sums and packs ------------------------------------------------------------------------------
+
+TEST_F(Indexes, PinsAreKept) {
+  const Reference ref = RefOf("a.b/c:1");
+  EXPECT_FALSE(Must(index_->FindPin(ref)));
+  Commit([&](IndexBatch& batch) {
+    batch.PutPin(PinRecord{ref.ToString(), DigestOf("m"), 5});
+    batch.PutPin(PinRecord{"a.b/c:2", DigestOf("n"), 6});
+  });
+  Reopen();
+  EXPECT_EQ(Must(index_->FindPin(ref))->digest, DigestOf("m"));
+  EXPECT_EQ(Must(index_->FindPin(ref))->pinned_at, 5);
+  EXPECT_EQ(Must(index_->Pins()).size(), 2U);
+  Commit([&](IndexBatch& batch) { batch.DeletePin(ref); });
+  EXPECT_FALSE(Must(index_->FindPin(ref)));
+  EXPECT_EQ(Must(index_->Pins())[0].reference, "a.b/c:2");
+}
+
+TEST_F(Indexes, ATreeMayLieInTheIndexAndComesAndGoes) {
+  const Digest manifest = DigestOf("m");
+  Commit([&](IndexBatch& batch) {
+    batch.PutPackage(manifest, PackageRecord{.tree_bytes = 4, .tree = "tree"});
+  });
+  EXPECT_EQ(Must(index_->FindPackage(manifest))->tree, "tree");
+  EXPECT_TRUE(Must(index_->PackageEntries())[0].has_inline_tree);
+  EXPECT_FALSE(Must(index_->PackageEntries())[0].record.tree);
+  EXPECT_EQ(Must(index_->Totals()).tree_file_bytes, 0U);
+  Commit([&](IndexBatch& batch) {
+    batch.PutPackage(manifest, PackageRecord{.tree_bytes = 99, .tree = {}});
+  });
+  EXPECT_FALSE(Must(index_->FindPackage(manifest))->tree);
+  EXPECT_FALSE(Must(index_->PackageEntries())[0].has_inline_tree);
+  EXPECT_EQ(Must(index_->Totals()).tree_file_bytes, 99U);
+  EXPECT_EQ(Must(index_->Totals()).packages, 1U);
+  Must(index_->Verify());
+}
+
+TEST_F(Indexes, ATouchRaisesTheLastUseAndNothingElse) {
+  const Digest manifest = DigestOf("m");
+  Commit([&](IndexBatch& batch) {
+    batch.PutPackage(manifest, PackageRecord{.tree_bytes = 1, .used_at = 10, .tree = "t"});
+  });
+  Commit([&](IndexBatch& batch) {
+    batch.Touch(manifest, 20);
+    batch.Touch(DigestOf("unknown"), 20);
+  });
+  EXPECT_EQ(Must(index_->FindPackage(manifest))->used_at, 20);
+  EXPECT_EQ(Must(index_->FindPackage(manifest))->tree, "t");
+  Commit([&](IndexBatch& batch) { batch.Touch(manifest, 15); });
+  EXPECT_EQ(Must(index_->FindPackage(manifest))->used_at, 20);
+  EXPECT_FALSE(Must(index_->FindPackage(DigestOf("unknown"))));
+  Must(index_->Verify());
+}
+
+TEST_F(Indexes, ChunksMoveAndGoOnlyFromWhereTheyAre) {
+  const ChunkDigest chunk = ChunkDigestOf("c");
+  const ChunkLocation first{1, 100, 50};
+  const ChunkLocation second{2, 200, 50};
+  Commit([&](IndexBatch& batch) {
+    batch.PutChunk(chunk, first);
+    batch.RaisePack(1, 1000);
+    batch.RaisePack(2, 1000);
+  });
+  EXPECT_EQ(Must(index_->FindPack(1))->live_bytes, RecordBytes(50));
+  Commit([&](IndexBatch& batch) {
+    batch.MoveChunk(chunk, second, first);
+    batch.DeleteChunkAt(chunk, second);
+  });
+  EXPECT_EQ(Must(index_->FindChunk(chunk)), first);
+  EXPECT_EQ(Must(index_->Totals()).evictions, 0U);
+  Commit([&](IndexBatch& batch) { batch.MoveChunk(chunk, first, second); });
+  EXPECT_EQ(Must(index_->FindChunk(chunk)), second);
+  EXPECT_EQ(Must(index_->FindPack(1))->live_bytes, 0U);
+  EXPECT_EQ(Must(index_->FindPack(2))->live_bytes, RecordBytes(50));
+  EXPECT_EQ(Must(index_->Totals()).evictions, 0U) << "a move is none";
+  Commit([&](IndexBatch& batch) { batch.DeleteChunkAt(chunk, second); });
+  EXPECT_FALSE(Must(index_->FindChunk(chunk)));
+  EXPECT_EQ(Must(index_->Totals()).live_bytes, 0U);
+  EXPECT_EQ(Must(index_->Totals()).evictions, 1U);
+}
+
+TEST_F(Indexes, NumbersOfPacksAreNotGivenAgain) {
+  EXPECT_EQ(Must(index_->ReservePack(24)), 1U);
+  EXPECT_EQ(Must(index_->ReservePack(24)), 2U);
+  Commit([](IndexBatch& batch) {
+    batch.DeletePack(1);
+    batch.DeletePack(2);
+  });
+  EXPECT_TRUE(Must(index_->Packs()).empty());
+  Reopen();
+  EXPECT_EQ(Must(index_->ReservePack(24)), 3U);
+}
+
+// The sums against a plain model, the journal against the tables, LMDB's pages against each other:
+// after each of many random commits.
+TEST_F(Indexes, SumsStayRight) {
+  const uint32_t seed = std::random_device()();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  std::map<uint32_t, ChunkLocation> chunks;
+  std::map<uint32_t, uint64_t> blob_files;
+  std::map<uint32_t, uint64_t> tree_files;  // 0: inline
+  auto name = [](uint32_t n) { return std::to_string(n); };
+  for (int round = 0; round < 150; ++round) {
+    IndexBatch batch;
+    for (uint32_t i = random() % 8; i > 0; --i) {  // deletions first, as the index makes them
+      const uint32_t n = random() % 20;
+      batch.DeleteChunk(ChunkDigestOf(name(n)));
+      chunks.erase(n);
+    }
+    for (uint32_t i = random() % 12; i > 0; --i) {
+      const uint32_t n = random() % 20;
+      const ChunkLocation location{1 + static_cast<uint32_t>(random() % 4), random() % 1000,
+                                   random() % 100};
+      batch.PutChunk(ChunkDigestOf(name(n)), location);
+      batch.RaisePack(location.pack, location.offset + location.length);
+      chunks[n] = location;
+    }
+    for (uint32_t i = random() % 6; i > 0; --i) {
+      const uint32_t n = random() % 20;
+      switch (random() % 6) {
+        case 0:
+          batch.DeleteBlob(DigestOf(name(n)));
+          blob_files.erase(n);
+          break;
+        case 1:
+          batch.PutBlob(DigestOf(name(n)), BlobRecord{name(n).size(), name(n)});
+          blob_files.erase(n);
+          break;
+        case 2:
+          blob_files[n] = random() % 100'000;
+          batch.PutBlob(DigestOf(name(n)), BlobRecord{blob_files[n], std::nullopt});
+          break;
+        case 3:
+          batch.DeletePackage(DigestOf(name(n)));
+          tree_files.erase(n);
+          break;
+        case 4: {
+          std::string tree(random() % 16'000, 't');
+          batch.PutPackage(DigestOf(name(n)),
+                           PackageRecord{.tree_bytes = tree.size(), .tree = std::move(tree)});
+          tree_files[n] = 0;
+          break;
+        }
+        default:
+          tree_files[n] = 1 + random() % 100'000;
+          batch.PutPackage(DigestOf(name(n)),
+                           PackageRecord{.tree_bytes = tree_files[n], .tree = {}});
+      }
+    }
+    batch.PutRef(RefOf("a.b/c:" + name(random() % 9)), RefTo(name(random())));
+    Must(index_->Commit(std::move(batch)));
+    IndexTotals expected;
+    std::map<uint32_t, uint64_t> live;
+    for (const auto& [n, location] : chunks) live[location.pack] += RecordBytes(location.length);
+    for (const auto& [pack, bytes] : live) expected.live_bytes += bytes;
+    for (const auto& [n, bytes] : blob_files) expected.blob_file_bytes += bytes;
+    for (const auto& [n, bytes] : tree_files) expected.tree_file_bytes += bytes;
+    expected.packages = tree_files.size();
+    expected.evictions = Must(index_->Totals()).evictions;
+    ASSERT_EQ(Must(index_->Totals()), expected) << "round " << round;
+    for (const PackRecord& pack : Must(index_->Packs())) {
+      ASSERT_EQ(pack.live_bytes, live[pack.id]) << "round " << round;
+    }
+    ASSERT_THAT(index_->Verify(), IsOk()) << "round " << round;
+  }
+}
+
+// --- transactions --------------------------------------------------------------------------------
+
+TEST_F(Indexes, ACheckSeesTheStateAndMayAddOrGiveUp) {
+  const Digest manifest = DigestOf("m");
+  auto add_if_absent = [&](const IndexSnapshot& now, IndexBatch& batch) -> Result<void> {
+    OCIFS_ASSIGN_OR_RETURN(const auto found, now.FindPackage(manifest));
+    if (found) return Fail(ErrorCode::kInvalid, "it is there");
+    batch.PutPackage(manifest, PackageRecord{.tree_bytes = 7, .tree = {}});
+    return {};
+  };
+  IndexBatch batch;
+  batch.PutRef(RefOf("a.b/c:1"), RefTo("m"));
+  const uint64_t number = Must(index_->Commit(batch, add_if_absent));
+  EXPECT_EQ(Must(index_->LastTransaction()), number);
+  EXPECT_EQ(Must(index_->FindPackage(manifest))->tree_bytes, 7U);
+  batch.PutRef(RefOf("a.b/c:2"), RefTo("m"));
+  EXPECT_THAT(index_->Commit(batch, add_if_absent), FailsWith(ErrorCode::kInvalid));
+  EXPECT_FALSE(Must(index_->FindRef(RefOf("a.b/c:2")))) << "nothing of it";
+  EXPECT_EQ(Must(index_->LastTransaction()), number);
+  Must(index_->Verify());
+}
+
+TEST_F(Indexes, ASnapshotStaysAndIsWaitedFor) {
+  const ChunkDigest chunk = ChunkDigestOf("c");
+  Commit([&](IndexBatch& batch) { batch.PutChunk(chunk, ChunkLocation{1, 2, 3}); });
+  std::binary_semaphore taken(0);
+  std::binary_semaphore done(0);
+  std::thread reader([&] {
+    const IndexSnapshot snapshot = Must(index_->Snapshot());
+    taken.release();
+    done.acquire();
+    EXPECT_TRUE(Must(snapshot.FindChunk(chunk))) << "as it was";
+  });
+  taken.acquire();
+  IndexBatch batch;
+  batch.DeleteChunk(chunk);
+  const uint64_t number = Must(index_->Commit(std::move(batch), nullptr));
+  EXPECT_FALSE(Must(index_->FindChunk(chunk)));
+  EXPECT_FALSE(Must(index_->WaitForReaders(number, std::chrono::milliseconds(0))));
+  done.release();
+  EXPECT_TRUE(Must(index_->WaitForReaders(number, std::chrono::seconds(60))));
+  reader.join();
+}
+
+TEST_F(Indexes, ACommitThatChangesNothingIsNotWaitedForInVain) {
+  Commit([&](IndexBatch& batch) { batch.PutSlot({1, "x", std::nullopt}); });
+  IndexBatch batch;
+  batch.DeleteBlob(DigestOf("never was"));
+  const uint64_t number = Must(index_->Commit(std::move(batch), nullptr));
+  std::binary_semaphore taken(0);
+  std::binary_semaphore done(0);
+  std::thread reader([&] {
+    const IndexSnapshot snapshot = Must(index_->Snapshot());
+    taken.release();
+    done.acquire();
+  });
+  taken.acquire();
+  EXPECT_TRUE(Must(index_->WaitForReaders(number, std::chrono::milliseconds(0))));
+  done.release();
+  reader.join();
+}
+
+TEST_F(Indexes, ReadersThatWereKilledAreNotWaitedFor) {
+  index_.reset();
+  Child child([&](Child::Channel& channel) {
+    const std::unique_ptr<Index> index = Must(Index::Open(directory_.path()));
+    const IndexSnapshot snapshot = Must(index->Snapshot());
+    channel.Tell();
+    channel.Await();
+  });
+  child.Await();
+  Reopen();
+  IndexBatch batch;
+  batch.PutSlot({1, "x", std::nullopt});
+  const uint64_t number = Must(index_->Commit(std::move(batch), nullptr));
+  EXPECT_FALSE(Must(index_->WaitForReaders(number, std::chrono::milliseconds(0))));
+  child.Kill();
+  EXPECT_TRUE(Must(index_->WaitForReaders(number, std::chrono::milliseconds(0))));
+}
+
+// Row D03: a full map is nobody's business.
+TEST_F(Indexes, TheMapGrowsUnderReadersAndInOtherProcesses) {
+  index_.reset();
+  const testing::TempDir directory;
+  Index::Options small;
+  small.map_bytes = uint64_t{1} << 20;
+  auto put = [](Index& index, const std::string& from, int count) {
+    for (int i = 0; i < count; ++i) {
+      IndexBatch batch;
+      for (int j = 0; j < 20; ++j) {
+        const std::string name = from + std::to_string(i) + "/" + std::to_string(j);
+        batch.PutBlob(DigestOf(name), BlobRecord{8000, std::string(8000, name[0])});
+      }
+      Must(index.Commit(std::move(batch)));
+    }
+  };
+  Child child([&](Child::Channel& channel) {
+    const std::unique_ptr<Index> index = Must(Index::Open(directory.path(), small));
+    channel.Tell();
+    channel.Await();
+    put(*index, "child", 40);  // 6.4 MB
+    channel.Tell();
+    channel.Await();
+    for (int i = 0; i < 40; ++i) {
+      if (!Must(index->FindBlob(DigestOf("parent" + std::to_string(i) + "/7")))) std::abort();
+    }
+  });
+  child.Await();
+  {
+    const std::unique_ptr<Index> index = Must(Index::Open(directory.path(), small));
+    put(*index, "first", 1);
+    std::atomic<bool> stop = false;
+    std::vector<std::thread> readers;
+    for (int i = 0; i < 3; ++i) {
+      readers.emplace_back([&] {
+        while (!stop) {
+          const auto blob = Must(index->FindBlob(DigestOf("first0/3")));
+          ASSERT_TRUE(blob);
+          ASSERT_EQ(blob->content, std::string(8000, 'f'));
+        }
+      });
+    }
+    child.Tell();
+    put(*index, "parent", 40);
+    child.Await();
+    EXPECT_TRUE(Must(index->FindBlob(DigestOf("child39/19"))));
+    child.Tell();
+    EXPECT_EQ(child.Wait(), 0);
+    stop = true;
+    for (std::thread& reader : readers) reader.join();
+    EXPECT_THAT(index->Verify(), IsOk());
+  }
+}
+
+TEST_F(Indexes, KeysThatAreTooLongAreRefusedAndNotFound) {
+  IndexBatch batch;
+  batch.PutPin(PinRecord{std::string(512, 'x'), DigestOf("m"), 1});
+  EXPECT_THAT(index_->Commit(std::move(batch)), FailsWith(ErrorCode::kTooLarge));
+  Must(index_->Verify());
+}
+
+// --- the journal ---------------------------------------------------------------------------------
+
+TEST_F(Indexes, TheJournalIsCompactedWhenMostOfItIsOutOfDate) {
+  const std::string path = directory_ / "journal";
+  const std::string content(16'000, 'x');
+  for (int i = 0; i < 400; ++i) {
+    IndexBatch batch;
+    batch.PutPackage(DigestOf("m"),
+                     PackageRecord{.tree_bytes = content.size(), .fetched_at = i, .tree = content});
+    Must(index_->Commit(std::move(batch)));
+  }
+  Commit([](IndexBatch& batch) { batch.PutSlot({1, "x", std::nullopt}); });
+  EXPECT_GT(std::filesystem::file_size(path), 4'000'000U);
+  Must(index_->CompactJournal());
+  EXPECT_LT(std::filesystem::file_size(path), 20'000U);
+  Must(index_->Verify());
+  Commit([](IndexBatch& batch) { batch.PutSlot({2, "y", std::nullopt}); });
+  Must(index_->Verify());
+}
+
+TEST_F(Indexes, AJournalThatIsGoneIsWrittenAnew) {
+  Commit([](IndexBatch& batch) { batch.PutSlot({1, "x", std::nullopt}); });
+  std::filesystem::remove(directory_ / "journal");
+  EXPECT_THAT(index_->Verify(), FailsWith(ErrorCode::kIndexDamaged));
+  Must(index_->CompactJournal());
+  EXPECT_THAT(index_->Verify(), IsOk());
+}
+
+TEST_F(Indexes, AStoreThatCannotBeWrittenCanBeRead) {
+  Commit([](IndexBatch& batch) { batch.PutSlot({1, "x", std::nullopt}); });
+  index_.reset();
+  Index::Options options;
+  options.read_only = true;
+  const std::unique_ptr<Index> index = Must(Index::Open(directory_.path(), options));
+  EXPECT_EQ(Must(index->Slots()).size(), 1U);
+  IndexBatch batch;
+  batch.PutSlot({2, "y", std::nullopt});
+  const Result<void> committed = index->Commit(std::move(batch));
+  EXPECT_THAT(committed, FailsWith(ErrorCode::kNoSpace));
+  EXPECT_THAT(committed.error().message, ::testing::HasSubstr("the store is read-only"));
+  EXPECT_EQ(Must(index->Slots()).size(), 1U);
+}
+
+// A limit on address space (RLIMIT_AS), as containers and batch systems set it.
+TEST_F(Indexes, AProcessWithLittleAddressSpaceGetsASmallerMap) {
+  index_.reset();
+  Child child([&](Child::Channel&) {
+    const rlimit limit{rlim_t{8} << 30, rlim_t{8} << 30};
+    if (setrlimit(RLIMIT_AS, &limit) != 0) std::abort();
+    const std::unique_ptr<Index> index = Must(Index::Open(directory_.path()));
+    IndexBatch batch;
+    batch.PutSlot({1, "x", std::nullopt});
+    Must(index->Commit(std::move(batch)));
+  });
+  EXPECT_EQ(child.Wait(), 0);
+  Reopen();
+  EXPECT_EQ(Must(index_->Slots()).size(), 1U);
+}
+
 // --- damage --------------------------------------------------------------------------------------
 
 class DamagedIndexes : public Indexes {
@@ -297,6 +673,22 @@ TEST_F(DamagedIndexes, EveryFlippedByteOfAValueIsNoticed) {
     for (const char* table : kTables) Rewrite(table, c.change);
     ExpectDamaged(c.name);
   }
+}
+
+// A disk that gives one page for another.
+TEST_F(DamagedIndexes, AValueUnderAnotherKeyIsNoticed) {
+  Commit([&](IndexBatch& batch) {
+    batch.PutRef(RefOf("a.b/c:1"), RefTo("m"));
+    batch.PutRef(RefOf("a.b/c:2"), RefTo("n"));
+  });
+  std::string first;
+  Rewrite("refs", [&](std::string v) {
+    if (first.empty()) first = v;
+    return first;
+  });
+  EXPECT_EQ(Must(index_->FindRef(RefOf("a.b/c:1")))->digest, DigestOf("m"));
+  EXPECT_THAT(index_->FindRef(RefOf("a.b/c:2")), FailsWith(ErrorCode::kIndexDamaged));
+  EXPECT_TRUE(std::filesystem::exists(directory_ / "damaged")) << "the next start shall know";
 }
 
 // One bad value must not hide the good ones, nor keep the store from being opened.
