@@ -54,6 +54,7 @@ bool IsDamage(int code) {
     case MDB_VERSION_MISMATCH:
     case MDB_BAD_VALSIZE:
     case MDB_BAD_DBI:
+    case MDB_BAD_TXN:  // what follows one of the others in its transaction
     case MDB_CURSOR_FULL:
     case MDB_PAGE_FULL:
     case MDB_INCOMPATIBLE:
