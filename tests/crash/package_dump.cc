@@ -98,6 +98,8 @@ class Dump {
       std::printf("i packs/%s\n", store::PackSet::FileName(pack.id).c_str());
     }
     for (const store::Digest& manifest : Expect(index.Packages())) {
+      const std::optional<store::PackageRecord> package = Expect(index.FindPackage(manifest));
+      if (!package || package->tree) continue;
       std::printf("i trees/%s\n", store::Store::TreeFileName(manifest).c_str());
     }
     // The listing leaves out what lies inside the index.
