@@ -36,7 +36,10 @@ class FileStream final : public ByteStream {
     while (true) {
       const ssize_t count = read(fd_.get(), buffer_.data(), buffer_.size());
       if (count >= 0) return std::span(buffer_).first(static_cast<size_t>(count));
-      if (errno != EINTR) return Fail(ErrorFromErrno(errno, "reading a blob of the store"));
+      if (errno == EINTR) continue;
+      // As in ReadExactly: what cannot be read is damaged.
+      return Fail(ErrorCode::kCorrupt,
+                  ErrorFromErrno(errno, "reading a blob of the store").message);
     }
   }
 
@@ -53,10 +56,17 @@ Result<void> StagedBlob::Append(std::span<const std::byte> bytes) {
   return {};
 }
 
-Result<std::unique_ptr<BlobStore>> BlobStore::Open(UniqueFd directory, Index& index) {
+void StagedBlob::GiveUp(const Error& error) {
+  failure_ = error;
+  file_.reset();
+  memory_.clear();
+}
+
+Result<std::unique_ptr<BlobStore>> BlobStore::Open(UniqueFd directory, Index& index, Space* space) {
   OCIFS_ASSIGN_OR_RETURN(UniqueFd sha256, OpenDirectory(directory.get(), "sha256", 0700));
   OCIFS_ASSIGN_OR_RETURN(UniqueFd sha512, OpenDirectory(directory.get(), "sha512", 0700));
-  return std::unique_ptr<BlobStore>(new BlobStore(std::move(sha256), std::move(sha512), index));
+  return std::unique_ptr<BlobStore>(
+      new BlobStore(std::move(sha256), std::move(sha512), index, space));
 }
 
 int BlobStore::DirectoryFor(const Digest& digest) const {
@@ -65,14 +75,14 @@ int BlobStore::DirectoryFor(const Digest& digest) const {
 
 Result<StagedBlob> BlobStore::Stage(const Digest& digest, uint64_t size) {
   if (IsInline(size)) return StagedBlob(std::string(), std::nullopt);
-  OCIFS_ASSIGN_OR_RETURN(StagedFile file, StagedFile::Create(DirectoryFor(digest)));
+  OCIFS_ASSIGN_OR_RETURN(StagedFile file, StagedFile::Create(DirectoryFor(digest), space_));
   return StagedBlob(std::string(), std::move(file));
 }
 
-Result<void> BlobStore::Publish(StagedBlob blob, const Digest& digest, IndexBatch& batch) {
+Result<void> BlobStore::Publish(StagedBlob& blob, const Digest& digest, IndexBatch& batch) {
+  if (blob.failure_) return Fail(*blob.failure_);
   if (!blob.file_) {
-    const uint64_t size = blob.memory_.size();
-    batch.PutBlob(digest, BlobRecord{size, std::move(blob.memory_)});
+    batch.PutBlob(digest, BlobRecord{blob.memory_.size(), blob.memory_});
     return {};
   }
   OCIFS_RETURN_IF_ERROR(blob.file_->Publish(digest.hex()));
@@ -114,9 +124,12 @@ Result<std::unique_ptr<ByteStream>> BlobStore::OpenStream(const Digest& digest) 
   return stream;
 }
 
-Result<void> BlobStore::DropDamaged(const Digest& digest) {
+// A store that cannot be written keeps the record, and finds the damage again.
+void BlobStore::DropDamaged(const Digest& digest) {
   Log(LogLevel::kWarning, "blob " + digest.ToString() + " is damaged in the store; dropped");
-  return Drop(digest);
+  if (const Result<void> dropped = Drop(digest); !dropped) {
+    Log(LogLevel::kWarning, dropped.error().message);
+  }
 }
 
 Result<std::optional<std::string>> BlobStore::ReadDocument(const Digest& digest) {
@@ -125,21 +138,25 @@ Result<std::optional<std::string>> BlobStore::ReadDocument(const Digest& digest)
   if (record->size > kMaxDocumentBytes) {
     return Fail(ErrorCode::kTooLarge, "blob " + digest.ToString() + " is too large for a document");
   }
-  std::string document;
-  Result<std::unique_ptr<ByteStream>> stream = OpenContent(digest, *std::move(record));
-  if (!stream && stream.error().code != ErrorCode::kCorrupt) {
-    return Fail(std::move(stream).error());
+  auto read = [&]() -> Result<std::string> {
+    OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream,
+                           OpenContent(digest, *std::move(record)));
+    std::string document;
+    while (true) {
+      OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
+      if (piece.empty()) return document;
+      document.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+    }
+  };
+  Result<std::string> document = read();
+  if (!document && document.error().code != ErrorCode::kCorrupt) {
+    return Fail(std::move(document).error());
   }
-  while (stream) {
-    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, (*stream)->Next());
-    if (piece.empty()) break;
-    document.append(reinterpret_cast<const char*>(piece.data()), piece.size());
-  }
-  if (!stream || Digest::Of(AsBytes(document), digest.algorithm()) != digest) {
-    OCIFS_RETURN_IF_ERROR(DropDamaged(digest));
+  if (!document || Digest::Of(AsBytes(*document), digest.algorithm()) != digest) {
+    DropDamaged(digest);
     return std::optional<std::string>();
   }
-  return document;
+  return *std::move(document);
 }
 
 Result<bool> BlobStore::Verify(const Digest& digest, const BlobRecord& record) {
@@ -147,16 +164,18 @@ Result<bool> BlobStore::Verify(const Digest& digest, const BlobRecord& record) {
     const MutexLock lock(mutex_);
     if (verified_.contains(digest)) return true;
   }
-  const Result<std::unique_ptr<ByteStream>> stream = OpenContent(digest, record);
-  if (!stream) {
-    if (stream.error().code == ErrorCode::kCorrupt) return false;
-    return Fail(stream.error());
-  }
   Hasher hasher(digest.algorithm());
-  while (true) {
-    OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, (*stream)->Next());
-    if (piece.empty()) break;
-    hasher.Update(piece);
+  auto hash = [&]() -> Result<void> {
+    OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<ByteStream> stream, OpenContent(digest, record));
+    while (true) {
+      OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
+      if (piece.empty()) return {};
+      hasher.Update(piece);
+    }
+  };
+  if (Result<void> hashed = hash(); !hashed) {
+    if (hashed.error().code == ErrorCode::kCorrupt) return false;
+    return Fail(std::move(hashed).error());
   }
   if (hasher.Finish() != digest) return false;
   const MutexLock lock(mutex_);
@@ -182,7 +201,7 @@ Result<bool> BlobStore::Read(const Digest& digest, uint64_t offset, std::span<st
     if (!read && read.error().code != ErrorCode::kCorrupt) return Fail(read.error());
     good = read.has_value();
   }
-  if (!good) OCIFS_RETURN_IF_ERROR(DropDamaged(digest));
+  if (!good) DropDamaged(digest);
   return good;
 }
 
@@ -190,13 +209,22 @@ Result<void> BlobStore::Drop(const Digest& digest) {
   IndexBatch batch;
   batch.DeleteBlob(digest);
   OCIFS_RETURN_IF_ERROR(index_.Commit(std::move(batch)));
-  unlinkat(DirectoryFor(digest), digest.hex().c_str(), 0);
   const MutexLock lock(mutex_);
   verified_.erase(digest);
   return {};
 }
 
-Result<void> BlobStore::RemoveLeftovers() {
+Result<int64_t> BlobStore::ModifiedAt(const Digest& digest) const {
+  struct stat status;
+  if (fstatat(DirectoryFor(digest), digest.hex().c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) return 0;
+    return Fail(ErrorFromErrno(errno, "reading a blob"));
+  }
+  return int64_t{status.st_mtim.tv_sec};
+}
+
+Result<uint64_t> BlobStore::RemoveLeftovers() {
+  uint64_t bytes = 0;
   for (const DigestAlgorithm algorithm : {DigestAlgorithm::kSha256, DigestAlgorithm::kSha512}) {
     const int fd = algorithm == DigestAlgorithm::kSha256 ? sha256_.get() : sha512_.get();
     OCIFS_RETURN_IF_ERROR(StagedFile::RemoveLeftovers(fd));
@@ -208,11 +236,12 @@ Result<void> BlobStore::RemoveLeftovers() {
       OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> record,
                              OrMissing(index_.FindBlob(*digest)));
       if (record && !record->content) continue;
-      unlinkat(fd, name.c_str(), 0);
-      Log(LogLevel::kInfo, "removed blob " + name + ", which the index does not know");
+      struct stat status;
+      if (fstatat(fd, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
+      if (unlinkat(fd, name.c_str(), 0) == 0) bytes += static_cast<uint64_t>(status.st_size);
     }
   }
-  return {};
+  return bytes;
 }
 
 }  // namespace ocifs::store

@@ -52,7 +52,9 @@ Result<void> ReadExactly(int fd, uint64_t offset, std::span<std::byte> out, std:
     const ssize_t count = pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
     if (count < 0) {
       if (errno == EINTR) continue;
-      return Fail(ErrorFromErrno(errno, "reading " + std::string(what)));
+      Error error = ErrorFromErrno(errno, "reading " + std::string(what));
+      if (errno == EIO) error.code = ErrorCode::kCorrupt;
+      return Fail(std::move(error));
     }
     if (count == 0) {
       return Fail(ErrorCode::kCorrupt, "reading " + std::string(what) + ": the file is cut short");

@@ -45,7 +45,8 @@ Result<UniqueFd> OpenDirectory(int parent_fd, const std::string& name, uint32_t 
 // Names in a directory, "." and ".." left out, in no order.
 Result<std::vector<std::string>> ListDirectory(int directory_fd);
 
-// Reads exactly out.size() bytes at `offset`; a file that ends before is kCorrupt.
+// Reads exactly out.size() bytes at `offset`; kCorrupt when the file ends before, or the disk
+// cannot read it (EIO): what cannot be read is as good as damaged.
 Result<void> ReadExactly(int fd, uint64_t offset, std::span<std::byte> out, std::string_view what);
 
 // Writes all bytes at `offset`.

@@ -9,6 +9,7 @@
 #include "store/decompress.h"
 #include "store/entry_path.h"
 #include "store/read_ahead.h"
+#include "store/space.h"
 #include "store/tar_reader.h"
 #include "store/text.h"
 
@@ -44,7 +45,7 @@ class VerifyingStream final : public ByteStream {
     seen_ += piece.size();
     if (!piece.empty()) {
       hasher_.Update(piece);
-      if (keep_ != nullptr) OCIFS_RETURN_IF_ERROR(keep_->Append(piece));
+      Keep(piece);
       if (moved_) moved_(piece.size());
       return piece;
     }
@@ -58,6 +59,12 @@ class VerifyingStream final : public ByteStream {
     }
     ended_ = true;
     return piece;
+  }
+
+  // A raw blob that cannot be kept is not missed by anybody who reads.
+  void Keep(std::span<const std::byte> piece) {
+    if (keep_ == nullptr || !keep_->is_whole()) return;
+    if (const Result<void> kept = keep_->Append(piece); !kept) keep_->GiveUp(kept.error());
   }
 
   std::unexpected<Error> Mismatch(std::string reason) const {
@@ -258,13 +265,13 @@ class ChunkWriter::File {
 
  private:
   void Begin(uint64_t stream_offset) {
-    writer_.pack_.Begin();
+    writer_.BeginChunk();
     open_ = true;
     start_ = position_;
     stream_offset_ = stream_offset;
   }
   Result<void> AddToChunk(std::span<const std::byte> bytes) {
-    OCIFS_RETURN_IF_ERROR(writer_.pack_.Append(bytes));
+    OCIFS_RETURN_IF_ERROR(writer_.AppendToChunk(bytes));
     writer_.hasher_.Update(bytes);
     position_ += bytes.size();
     if (position_ - start_ == kChunkBytes) return End();
@@ -286,9 +293,9 @@ class ChunkWriter::File {
     open_ = false;
     const uint64_t length = position_ - start_;
     // Looking costs one comparison unless the piece begins with zeros.
-    if (length == kChunkBytes && IsAllZero(writer_.pack_.Pending())) {
+    if (length == kChunkBytes && IsAllZero(writer_.Chunk())) {
       writer_.hasher_.FinishChunk();
-      writer_.pack_.Drop();
+      writer_.DropChunk();
       position_ = start_;
       AddHole(length);
       return {};
@@ -312,6 +319,37 @@ class ChunkWriter::File {
   bool open_ = false;
 };
 
+ChunkWriter::ChunkWriter(std::unique_ptr<PackWriter> pack, const Index& index, UnkeptChunks& unkept,
+                         const PackSet* stored)
+    : pack_(std::move(pack)), index_(index), unkept_(unkept), stored_(stored) {}
+ChunkWriter::~ChunkWriter() = default;
+
+void ChunkWriter::BeginChunk() {
+  if (keeps()) {
+    pack_->Begin();
+  } else {
+    loose_.clear();
+  }
+}
+
+Result<void> ChunkWriter::AppendToChunk(std::span<const std::byte> bytes) {
+  if (keeps()) return pack_->Append(bytes);
+  loose_.insert(loose_.end(), bytes.begin(), bytes.end());
+  return {};
+}
+
+std::span<const std::byte> ChunkWriter::Chunk() const {
+  return keeps() ? pack_->Pending() : loose_;
+}
+
+void ChunkWriter::DropChunk() {
+  if (keeps()) {
+    pack_->Drop();
+  } else {
+    loose_.clear();
+  }
+}
+
 Result<ChunkDigest> ChunkWriter::FinishChunk() {
   const ChunkDigest digest = hasher_.FinishChunk();
   bool known = added_.contains(digest);
@@ -320,17 +358,36 @@ Result<ChunkDigest> ChunkWriter::FinishChunk() {
                            OrMissing(index_.FindChunk(digest)));
     known = location && (stored_ == nullptr || IsStoredAt(*location));
   }
-  if (known) {
-    pack_.Drop();
+  if (!known && keeps()) {
+    added_.emplace(digest, pack_->Keep(digest));
+    if (pack_->WantsFlush()) OCIFS_RETURN_IF_ERROR(Flush());
     return digest;
   }
-  OCIFS_ASSIGN_OR_RETURN(const ChunkLocation location, pack_.Keep(digest));
-  added_.emplace(digest, location);
+  if (!known) unkept_.Add(digest, Chunk());
+  DropChunk();
   return digest;
 }
 
+Result<void> ChunkWriter::Flush() {
+  if (!keeps()) return {};
+  Result<void> flushed = pack_->Flush();
+  if (flushed || !CannotKeep(flushed.error())) return flushed;
+  return GiveUp(std::move(flushed).error());
+}
+
+Result<void> ChunkWriter::GiveUp(Error error) {
+  failure_ = std::move(error);
+  const uint64_t flushed = pack_->flushed();
+  std::erase_if(added_, [&](const auto& item) {
+    if (item.second.offset < flushed) return false;
+    unkept_.Add(item.first, pack_->Buffered(item.second));
+    return true;
+  });
+  return pack_->RollBackTo(flushed);
+}
+
 bool ChunkWriter::IsStoredAt(const ChunkLocation& location) {
-  const std::span<const std::byte> bytes = pack_.Pending();
+  const std::span<const std::byte> bytes = Chunk();
   if (location.length != bytes.size()) return false;
   compared_.resize(bytes.size());
   return stored_->Read(location, 0, compared_) &&
@@ -340,7 +397,9 @@ bool ChunkWriter::IsStoredAt(const ChunkLocation& location) {
 Result<void> ChunkWriter::RollBackTo(uint64_t pack_length) {
   std::erase_if(added_, [&](const auto& item) { return item.second.offset >= pack_length; });
   hasher_.FinishChunk();  // the open chunk, if there is one
-  return pack_.RollBackTo(pack_length);
+  loose_.clear();
+  if (pack_ == nullptr) return {};
+  return pack_->RollBackTo(std::min(pack_length, pack_->length()));
 }
 
 Result<IngestedLayer> ChunkWriter::Ingest(std::unique_ptr<ByteStream> blob,

@@ -23,6 +23,7 @@
 #include "store/limits.h"
 #include "store/manifest.h"
 #include "store/pack.h"
+#include "store/unkept_chunks.h"
 
 namespace ocifs::store {
 
@@ -45,13 +46,15 @@ struct IngestedLayer {
   std::optional<Digest> diff_id;
 };
 
-// Cuts content into chunks and appends those that the store lacks. Owned by one thread.
+// Cuts content into chunks and appends those that the store lacks. When the store cannot grow, the
+// rest is not kept, but offered to `unkept`; nothing fails for that. Owned by one thread.
 class ChunkWriter {
  public:
-  // With `stored`, what the index knows is compared with its packs first, and appended again where
-  // it differs: the way to restore damaged content.
-  ChunkWriter(PackWriter& pack, const Index& index, const PackSet* stored = nullptr)
-      : pack_(pack), index_(index), stored_(stored) {}
+  // Without `pack` nothing is kept. With `stored`, what the index knows is compared with its packs
+  // first, and appended again where it differs: the way to restore damaged content.
+  ChunkWriter(std::unique_ptr<PackWriter> pack, const Index& index, UnkeptChunks& unkept,
+              const PackSet* stored = nullptr);
+  ~ChunkWriter();
 
   // Takes one layer's blob. `archive_only`: what is not a tar is kCorrupt (images); else it becomes
   // one file of the name that its title gives, or "<algorithm>-<hex>" (artifacts). `blob` must be a
@@ -59,9 +62,16 @@ class ChunkWriter {
   Result<IngestedLayer> Ingest(std::unique_ptr<ByteStream> blob, const Descriptor& descriptor,
                                uint32_t layer_number, bool archive_only, const Limits& limits);
 
+  // Hands what is buffered to the kernel.
+  Result<void> Flush();
   // Forgets what was appended since the pack had that length.
   Result<void> RollBackTo(uint64_t pack_length);
-  uint64_t pack_length() const { return pack_.length(); }
+  uint64_t pack_length() const { return pack_ == nullptr ? 0 : pack_->length(); }
+
+  PackWriter* pack() const { return pack_.get(); }
+  std::unique_ptr<PackWriter> TakePack() { return std::move(pack_); }
+  // Why some chunks were not kept.
+  const std::optional<Error>& failure() const { return failure_; }
 
   // Chunks appended so far that were new to the store.
   const ChunkMap& added() const { return added_; }
@@ -72,13 +82,23 @@ class ChunkWriter {
                              const Limits& limits, Layer& layer);
   Result<void> IngestFile(std::unique_ptr<ByteStream> content, const Descriptor& descriptor,
                           uint32_t layer_number, const Limits& limits, Layer& layer);
-  // Ends the pack's open record: keeps it, or drops it when the store has that content.
+  bool keeps() const { return pack_ != nullptr && !failure_; }
+  void BeginChunk();
+  Result<void> AppendToChunk(std::span<const std::byte> bytes);
+  std::span<const std::byte> Chunk() const;
+  void DropChunk();
+  // Ends the open chunk: keeps it, or drops it when the store has that content.
   Result<ChunkDigest> FinishChunk();
-  // Whether the open record's bytes are what lies at `location`.
+  // Whether the open chunk's bytes are what lies at `location`.
   bool IsStoredAt(const ChunkLocation& location);
+  // From now on nothing is kept.
+  Result<void> GiveUp(Error error);
 
-  PackWriter& pack_;
+  std::unique_ptr<PackWriter> pack_;
   const Index& index_;
+  UnkeptChunks& unkept_;
+  std::optional<Error> failure_;
+  std::vector<std::byte> loose_;  // the open chunk, when there is no pack to hold it
   const PackSet* const stored_;
   std::vector<std::byte> compared_;
   ChunkMap added_;

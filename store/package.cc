@@ -29,6 +29,39 @@ std::optional<std::string> KnownContent(const Descriptor& descriptor) {
 
 namespace {
 
+Result<void> AddManifests(Store& store, const Digest& root, int depth, std::vector<Digest>& out) {
+  out.push_back(root);
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<std::string> bytes, store.blobs().ReadDocument(root));
+  if (!bytes || depth > kMaxIndexDepth) return {};
+  const Result<std::variant<Manifest, ImageIndex>> parsed = ParseDocument(root, *bytes, {});
+  if (!parsed || !std::holds_alternative<ImageIndex>(*parsed)) return {};
+  for (const Descriptor& child : std::get<ImageIndex>(*parsed).manifests) {
+    OCIFS_RETURN_IF_ERROR(AddManifests(store, child.digest, depth + 1, out));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<Digest>> ManifestsBehind(Store& store, const Digest& root) {
+  std::vector<Digest> manifests;
+  OCIFS_RETURN_IF_ERROR(AddManifests(store, root, 0, manifests));
+  return manifests;
+}
+
+Result<std::unique_ptr<const Tree>> OpenTree(int trees_fd, const Digest& manifest,
+                                             const PackageRecord& record) {
+  Result<std::unique_ptr<const Tree>> tree =
+      record.tree ? Tree::FromBytes({AsBytes(*record.tree).begin(), AsBytes(*record.tree).end()})
+                  : Tree::Open(trees_fd, Store::TreeFileName(manifest));
+  if (tree && (*tree)->manifest() != manifest) {
+    return Fail(ErrorCode::kIndexDamaged, "tree: it is that of " + (*tree)->manifest().ToString());
+  }
+  return tree;
+}
+
+namespace {
+
 struct FoundManifest {
   std::string index_bytes;
   std::string manifest_bytes;
@@ -66,8 +99,22 @@ Result<std::optional<CacheState>> CachedContent(Store& store, const Digest& root
   OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> record,
                          OrMissing(store.index().FindPackage(found->digest)));
   if (!record) return std::optional<CacheState>();
-  // Packages are kept whole.
-  return CacheState{record->content_bytes, record->content_bytes};
+  CacheState state{record->content_bytes, record->content_bytes};
+  if (record->complete) return state;
+  const Result<std::unique_ptr<const Tree>> tree =
+      OpenTree(store.trees_fd(), found->digest, *record);
+  if (!tree) return std::optional<CacheState>();
+  state.bytes_present = 0;
+  for (uint32_t number = 0; number < (*tree)->chunk_count(); ++number) {
+    const ChunkRef chunk = (*tree)->ChunkByNumber(number);
+    if (!chunk.is_hole) {
+      OCIFS_ASSIGN_OR_RETURN(const std::optional<ChunkLocation> location,
+                             OrMissing(store.index().FindChunk(chunk.digest)));
+      if (!location) continue;
+    }
+    state.bytes_present += chunk.length;
+  }
+  return state;
 }
 
 Result<std::shared_ptr<const StoredPackage>> LoadPackage(Store& store, const Repository& origin,
@@ -84,17 +131,10 @@ Result<std::shared_ptr<const StoredPackage>> LoadPackage(Store& store, const Rep
     OCIFS_ASSIGN_OR_RETURN(config, store.blobs().ReadDocument(found->manifest.config.digest));
     if (!config) return nullptr;
   }
-  Result<std::unique_ptr<const Tree>> tree =
-      Tree::Open(store.trees_fd(), Store::TreeFileName(digest));
-  if (tree && (*tree)->manifest() != digest) {
-    tree = Fail(ErrorCode::kIndexDamaged, "tree: it is that of " + (*tree)->manifest().ToString());
-  }
+  Result<std::unique_ptr<const Tree>> tree = OpenTree(store.trees_fd(), digest, *record);
   if (!tree) {
     Log(LogLevel::kWarning,
         "package " + digest.ToString() + ": " + tree.error().message + "; it will be made again");
-    IndexBatch batch;
-    batch.DeletePackage(digest);
-    OCIFS_RETURN_IF_ERROR(store.index().Commit(std::move(batch)));
     return nullptr;
   }
   return std::make_shared<const StoredPackage>(

@@ -53,8 +53,17 @@ class StoredPackage final : public Package, public std::enable_shared_from_this<
   void SetVerified(uint32_t chunk) const {
     verified_[chunk / 64].fetch_or(uint64_t{1} << (chunk % 64), std::memory_order_relaxed);
   }
-  void ClearVerified(uint32_t chunk) const {
-    verified_[chunk / 64].fetch_and(~(uint64_t{1} << (chunk % 64)), std::memory_order_relaxed);
+  // What was verified may have been written anew since.
+  void ClearAllVerified() const {
+    for (auto& bits : verified_) bits.store(0, std::memory_order_relaxed);
+  }
+  // Whether it was used some time after the last call that said so: who counts uses need not count
+  // each read.
+  bool IsUseOfNote(int64_t now) const {
+    const int64_t last = used_at_.load(std::memory_order_relaxed);
+    if (now >= last && now - last < kUseSeconds) return false;
+    used_at_.store(now, std::memory_order_relaxed);
+    return true;
   }
 
  private:
@@ -62,7 +71,14 @@ class StoredPackage final : public Package, public std::enable_shared_from_this<
   const std::unique_ptr<const Tree> tree_;
   // One bit a chunk. Relaxed: two readers may verify the same chunk, which costs time only.
   mutable std::vector<std::atomic<uint64_t>> verified_;
+  static constexpr int64_t kUseSeconds = 60;
+  mutable std::atomic<int64_t> used_at_ = 0;
 };
+
+// The tree of a package that the index has: from the record, or from its file in `trees_fd`.
+// kIndexDamaged when it is not whole, or another package's.
+Result<std::unique_ptr<const Tree>> OpenTree(int trees_fd, const Digest& manifest,
+                                             const PackageRecord& record);
 
 // A document parsed; `root` names it in errors.
 Result<std::variant<Manifest, ImageIndex>> ParseDocument(const Digest& root, std::string_view bytes,
@@ -70,6 +86,9 @@ Result<std::variant<Manifest, ImageIndex>> ParseDocument(const Digest& root, std
 
 // An index may name an index; no real one does so more than once.
 inline constexpr int kMaxIndexDepth = 3;
+
+// `root`, and the manifests that it lists when it is an index that the store has.
+Result<std::vector<Digest>> ManifestsBehind(Store& store, const Digest& root);
 
 // Content that needs no fetch: carried by the descriptor, or known by its digest.
 std::optional<std::string> KnownContent(const Descriptor& descriptor);

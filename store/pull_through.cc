@@ -13,7 +13,9 @@
 #include "store/pack.h"
 #include "store/package.h"
 #include "store/puller.h"
+#include "store/space.h"
 #include "store/text.h"
+#include "store/unkept_chunks.h"
 
 namespace ocifs::store {
 namespace {
@@ -22,6 +24,7 @@ constexpr size_t kRequestThreads = 64;  // resolutions and listings wait for a n
 constexpr size_t kPullThreads = 6;      // pulls cost memory and processor time too
 constexpr size_t kMaxTagPages = 10'000;
 constexpr size_t kMaxTags = 1'000'000;
+constexpr size_t kMaxUnkeptRefs = 4096;
 
 // Definite "there is none" answers, believed for a short time. Thread-safe; bounded.
 class NegativeCache {
@@ -83,13 +86,15 @@ class PullThrough::Impl {
       : store_(store),
         source_(source),
         options_(std::move(options)),
-        puller_(store, source, options_, committer_),
+        puller_(store, source, options_, committer_, unkept_),
         missing_(options_.negative_ttl),
         catalog_flights_(request_pool_, options_.stall_timeout),
         resolutions_(request_pool_, options_.stall_timeout),
         tag_lists_(request_pool_, options_.stall_timeout),
         registries_(request_pool_, options_.stall_timeout),
         pulls_(pull_pool_, options_.stall_timeout),
+        restorations_(pull_pool_, options_.stall_timeout),
+        streams_(pull_pool_, options_.stall_timeout),
         blobs_(pull_pool_, options_.stall_timeout) {}
   ~Impl() { stop_.request_stop(); }
 
@@ -115,6 +120,7 @@ class PullThrough::Impl {
   Store& store_;
   Source& source_;
   const Options options_;
+  UnkeptChunks unkept_;
   Committer committer_{store_};
   Puller puller_;
   NegativeCache missing_;
@@ -127,7 +133,11 @@ class PullThrough::Impl {
   Result<TagList> KnownTags(const Repository& repository);
   Resolution ToResolution(const Reference& reference, const RefRecord& record) const;
 
-  Result<ChunkLocation> Locate(const ChunkDigest& digest) const;
+  // What a reference stood for when the registry last said so, and the index could not be written.
+  Result<std::optional<RefRecord>> FindRef(const Reference& reference);
+  // Enters a reference; what the store cannot keep is remembered by this process.
+  Result<void> KeepRef(const Reference& reference, const RefRecord& record, IndexBatch batch);
+
   // One chunk's bytes from `skip` on; kCorrupt when what the store has is not the chunk, kNotFound
   // when it has none.
   Result<void> ReadChunk(const StoredPackage& package, uint32_t number, const ChunkRef& chunk,
@@ -136,12 +146,24 @@ class PullThrough::Impl {
   Result<void> ReadOrRestore(const StoredPackage& package, uint32_t number, const ChunkRef& chunk,
                              uint64_t skip, std::span<std::byte> out,
                              const RequestContext& context);
-  // Gets the package's content again, and keeps what the store lacks or has damaged.
-  Result<void> Restore(const StoredPackage& package, const RequestContext& context);
+  // Gets the package's content again, or that of one layer, and keeps what the store lacks or has
+  // damaged.
+  Result<void> Restore(const StoredPackage& package, std::optional<uint32_t> layer,
+                       const RequestContext& context);
+  void NoteUse(const StoredPackage& package) {
+    const int64_t now = options_.now();
+    if (package.IsUseOfNote(now)) store_.Use(package.manifest_digest(), now);
+  }
+  Result<size_t> StreamBlob(const Package& package, const Descriptor& blob, uint64_t offset,
+                            std::span<std::byte> out, const RequestContext& context);
+  Result<void> Fill(const StoredPackage& package, const RequestContext& context);
+  Result<void> Flush(const RequestContext& context);
 
   Mutex mutex_;
   std::unordered_map<std::string, std::weak_ptr<const StoredPackage>> packages_
       OCIFS_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, RefRecord> unkept_refs_ OCIFS_GUARDED_BY(mutex_);
+  std::atomic<bool> has_unkept_refs_ = false;
 
   struct Catalog {
     std::shared_ptr<const std::vector<std::string>> paths;
@@ -156,6 +178,8 @@ class PullThrough::Impl {
   FlightTable<TagList> tag_lists_;
   FlightTable<std::monostate> registries_;
   FlightTable<std::shared_ptr<const StoredPackage>> pulls_;
+  FlightTable<std::monostate> restorations_;
+  FlightTable<std::shared_ptr<const std::vector<std::byte>>> streams_;
   FlightTable<std::monostate> blobs_;
   // Last: their jobs use all of the above.
   JobPool request_pool_{kRequestThreads};
@@ -204,17 +228,40 @@ Resolution PullThrough::Impl::ToResolution(const Reference& reference,
   return resolution;
 }
 
+Result<std::optional<RefRecord>> PullThrough::Impl::FindRef(const Reference& reference) {
+  if (has_unkept_refs_.load(std::memory_order_acquire)) {
+    const MutexLock lock(mutex_);
+    const auto found = unkept_refs_.find(reference.ToString());
+    if (found != unkept_refs_.end()) return found->second;
+  }
+  return OrMissing(store_.index().FindRef(reference));
+}
+
+Result<void> PullThrough::Impl::KeepRef(const Reference& reference, const RefRecord& record,
+                                        IndexBatch batch) {
+  const Result<void> committed = store_.index().Commit(std::move(batch));
+  if (!committed && !CannotKeep(committed.error())) return committed;
+  const MutexLock lock(mutex_);
+  if (committed) {
+    unkept_refs_.erase(reference.ToString());
+  } else {
+    store_.space().NotKept(committed.error());
+    if (unkept_refs_.size() >= kMaxUnkeptRefs) unkept_refs_.clear();
+    unkept_refs_.insert_or_assign(reference.ToString(), record);
+  }
+  has_unkept_refs_.store(!unkept_refs_.empty(), std::memory_order_release);
+  return {};
+}
+
 Result<std::optional<Resolution>> PullThrough::Impl::KnownResolution(const Reference& reference) {
-  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record,
-                         OrMissing(store_.index().FindRef(reference)));
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record, FindRef(reference));
   if (!record) return std::optional<Resolution>();
   return ToResolution(reference, *record);
 }
 
 Result<Resolution> PullThrough::Impl::Resolve(const Reference& reference,
                                               const RequestContext& context) {
-  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record,
-                         OrMissing(store_.index().FindRef(reference)));
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> record, FindRef(reference));
   std::optional<Resolution> known;
   if (record) known = ToResolution(reference, *record);
   if (known && (!known->stale || options_.offline)) return *known;
@@ -228,8 +275,7 @@ Result<Resolution> PullThrough::Impl::Resolve(const Reference& reference,
       key, context,
       [this, reference, key, fetch = Fetching(context)](FlightProgress&) -> Result<Resolution> {
         // Once more: another fetch may have ended between our first look and this one's start.
-        OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> last,
-                               OrMissing(store_.index().FindRef(reference)));
+        OCIFS_ASSIGN_OR_RETURN(const std::optional<RefRecord> last, FindRef(reference));
         if (last) {
           Resolution resolution = ToResolution(reference, *last);
           if (!resolution.stale) return resolution;
@@ -280,7 +326,7 @@ Result<Resolution> PullThrough::Impl::ResolveRemotely(const Reference& reference
     return Fail(ErrorCode::kRemote, reference.ToString() + ": the registry sent an unasked 304");
   }
   batch.PutRef(reference, record);
-  OCIFS_RETURN_IF_ERROR(store_.index().Commit(std::move(batch)));
+  OCIFS_RETURN_IF_ERROR(KeepRef(reference, record, std::move(batch)));
   Resolution resolution = ToResolution(reference, record);
   resolution.from_registry = true;
   resolution.stale = false;
@@ -393,8 +439,11 @@ Result<TagList> PullThrough::Impl::ListTagsRemotely(const Repository& repository
   TagListRecord record{{tags.begin(), tags.end()}, cursor.empty(), options_.now()};
   IndexBatch batch;
   batch.PutTagList(repository, record);
-  OCIFS_RETURN_IF_ERROR(store_.index().Commit(std::move(batch)));
-  return KnownTags(repository);
+  const Result<void> committed = store_.index().Commit(std::move(batch));
+  if (committed) return KnownTags(repository);
+  if (!CannotKeep(committed.error())) return Fail(committed.error());
+  store_.space().NotKept(committed.error());
+  return TagList{std::move(record.tags), record.complete, record.fetched_at};
 }
 
 std::shared_ptr<const std::vector<std::string>> PullThrough::Impl::FreshCatalog(
@@ -435,6 +484,7 @@ Result<std::shared_ptr<const Package>> PullThrough::Impl::Open(const Repository&
   // By repository too, for a package knows which one it was opened through.
   const std::string key = repository.ToString() + "@" + root.ToString();
   auto remember = [this, &key](std::shared_ptr<const StoredPackage> package) {
+    NoteUse(*package);
     const MutexLock lock(mutex_);
     if (packages_.size() > 4096) {
       std::erase_if(packages_, [](const auto& item) { return item.second.expired(); });
@@ -445,7 +495,10 @@ Result<std::shared_ptr<const Package>> PullThrough::Impl::Open(const Repository&
   {
     const MutexLock lock(mutex_);
     if (const auto found = packages_.find(key); found != packages_.end()) {
-      if (std::shared_ptr<const StoredPackage> package = found->second.lock()) return package;
+      if (std::shared_ptr<const StoredPackage> package = found->second.lock()) {
+        NoteUse(*package);
+        return package;
+      }
     }
   }
   if (std::shared_ptr<const StoredPackage> package = committer_.Find(repository, root)) {
@@ -459,66 +512,73 @@ Result<std::shared_ptr<const Package>> PullThrough::Impl::Open(const Repository&
       std::shared_ptr<const StoredPackage> pulled,
       pulls_.Run(key, context,
                  [this, repository, root, fetch = Fetching(context)](FlightProgress& progress) {
-                   return puller_.Pull(repository, root, Puller::Mode::kIfMissing, fetch, progress);
+                   return puller_.Pull(repository, root, fetch, progress);
                  }));
   return remember(std::move(pulled));
-}
-
-Result<ChunkLocation> PullThrough::Impl::Locate(const ChunkDigest& digest) const {
-  if (const std::optional<ChunkLocation> pending = committer_.pending().Find(digest)) {
-    return *pending;
-  }
-  // A chunk leaves the pending ones only once the index has it.
-  OCIFS_ASSIGN_OR_RETURN(const std::optional<ChunkLocation> found,
-                         OrMissing(store_.index().FindChunk(digest)));
-  if (!found) {
-    return Fail(ErrorCode::kNotFound, "chunk " + ToHex(digest.bytes) + " is not in the store");
-  }
-  return *found;
 }
 
 Result<void> PullThrough::Impl::ReadChunk(const StoredPackage& package, uint32_t number,
                                           const ChunkRef& chunk, uint64_t skip,
                                           std::span<std::byte> out) {
-  OCIFS_ASSIGN_OR_RETURN(const ChunkLocation location, Locate(chunk.digest));
-  if (location.length != chunk.length) {
-    return Fail(ErrorCode::kCorrupt, "chunk " + ToHex(chunk.digest.bytes) + " has another length");
-  }
-  if (package.IsVerified(number)) return store_.packs().Read(location, skip, out);
-
   // The first read takes the whole chunk, straight into `out` when that is what was asked for.
+  const bool verify = !package.IsVerified(number);
   std::vector<std::byte> buffer;
-  std::span<std::byte> whole = out;
-  if (out.size() != chunk.length) {
+  std::span<std::byte> read = out;
+  if (verify && out.size() != chunk.length) {
     buffer.resize(chunk.length);
-    whole = buffer;
+    read = buffer;
   }
-  OCIFS_RETURN_IF_ERROR(store_.packs().Read(location, 0, whole));
+  auto read_at = [&](const ChunkLocation& location) -> Result<void> {
+    if (location.length != chunk.length) {
+      return Fail(ErrorCode::kCorrupt,
+                  "chunk " + ToHex(chunk.digest.bytes) + " has another length");
+    }
+    return store_.packs().Read(location, verify ? 0 : skip, read);
+  };
+  std::optional<ChunkLocation> location = committer_.pending().Find(chunk.digest);
+  if (location) {
+    OCIFS_RETURN_IF_ERROR(read_at(*location));
+  } else {
+    // A chunk leaves the pending ones only once the index has it. Until its bytes are read, the
+    // collector leaves what the snapshot names alone.
+    OCIFS_ASSIGN_OR_RETURN(const IndexSnapshot now, store_.index().Snapshot());
+    OCIFS_ASSIGN_OR_RETURN(location, OrMissing(now.FindChunk(chunk.digest)));
+    if (location) OCIFS_RETURN_IF_ERROR(read_at(*location));
+  }
+  if (!location) {
+    if (unkept_.Read(chunk.digest, skip, out)) return {};
+    return Fail(ErrorCode::kNotFound,
+                "chunk " + ToHex(chunk.digest.bytes) + " is not in the store");
+  }
+  if (!verify) return {};
   thread_local Hasher hasher;
-  hasher.Update(whole);
+  hasher.Update(read);
   if (hasher.FinishChunk() != chunk.digest) {
     return Fail(ErrorCode::kCorrupt, "chunk " + ToHex(chunk.digest.bytes) +
                                          " is damaged in the store (" +
-                                         PackSet::FileName(location.pack) + ", offset " +
-                                         std::to_string(location.offset) + ")");
+                                         PackSet::FileName(location->pack) + ", offset " +
+                                         std::to_string(location->offset) + ")");
   }
   package.SetVerified(number);
-  if (whole.data() != out.data()) {
-    std::copy_n(whole.begin() + static_cast<ptrdiff_t>(skip), out.size(), out.begin());
+  if (read.data() != out.data()) {
+    std::copy_n(read.begin() + static_cast<ptrdiff_t>(skip), out.size(), out.begin());
   }
   return {};
 }
 
-Result<void> PullThrough::Impl::Restore(const StoredPackage& package,
+Result<void> PullThrough::Impl::Restore(const StoredPackage& package, std::optional<uint32_t> layer,
                                         const RequestContext& context) {
-  const std::string key = "content of " + package.manifest_digest().ToString();
-  Result<std::shared_ptr<const StoredPackage>> restored =
-      pulls_.Run(key, context,
-                 [this, kept = package.shared_from_this(),
-                  fetch = Fetching(context)](FlightProgress& progress) {
-                   return puller_.Pull(kept->origin(), kept->root_digest(), Puller::Mode::kAgain,
-                                       fetch, progress);
-                 });
+  std::string key = "content of " + package.manifest_digest().ToString();
+  if (layer) key += " layer " + std::to_string(*layer);
+  Result<std::monostate> restored =
+      restorations_.Run(key, context,
+                        [this, layer, kept = package.shared_from_this(), fetch = Fetching(context)](
+                            FlightProgress& progress) -> Result<std::monostate> {
+                          OCIFS_RETURN_IF_ERROR(puller_.Restore(*kept, layer, fetch, progress));
+                          return std::monostate();
+                        });
+  // What was verified before may have been written anew.
+  package.ClearAllVerified();
   if (!restored) return Fail(std::move(restored).error());
   return {};
 }
@@ -527,26 +587,27 @@ Result<void> PullThrough::Impl::ReadOrRestore(const StoredPackage& package, uint
                                               const ChunkRef& chunk, uint64_t skip,
                                               std::span<std::byte> out,
                                               const RequestContext& context) {
+  Result<void> read = ReadChunk(package, number, chunk, skip, out);
   // More than once, because a restoration that others have started may have begun before this
-  // chunk was known to be damaged.
+  // chunk was known to be damaged or was wanted.
   constexpr int kAttempts = 3;
-  for (int attempt = 1;; ++attempt) {
-    Result<void> read = ReadChunk(package, number, chunk, skip, out);
-    if (read) return read;
+  std::optional<UnkeptChunks::Want> want;
+  for (int attempt = 1; !read; ++attempt) {
     const bool damaged = read.error().code == ErrorCode::kCorrupt;
-    if ((!damaged && read.error().code != ErrorCode::kNotFound) || attempt == kAttempts) {
-      if (!damaged && read.error().code == ErrorCode::kNotFound) {
-        read.error().code = ErrorCode::kCorrupt;  // not a missing name
-      }
+    const bool gone = read.error().code == ErrorCode::kNotFound;
+    if (!damaged && !gone) return read;
+    if (attempt == kAttempts) {
+      if (gone) read.error().code = ErrorCode::kCorrupt;  // not a missing name
       return read;
     }
     if (context.wait == RequestContext::Wait::kNever) {
       return Fail(ErrorCode::kWouldBlock, "content has to be fetched again");
     }
-    Log(LogLevel::kWarning, "package " + package.manifest_digest().ToString() + ": " +
-                                read.error().message + "; it is fetched again");
-    package.ClearVerified(number);
-    if (Result<void> restored = Restore(package, context); !restored) {
+    Log(damaged ? LogLevel::kWarning : LogLevel::kInfo,
+        "package " + package.manifest_digest().ToString() + ": " + read.error().message +
+            "; it is fetched again");
+    if (!want) want.emplace(unkept_, chunk.digest);
+    if (Result<void> restored = Restore(package, chunk.layer, context); !restored) {
       Error error = std::move(restored).error().Wrap(read.error().message);
       // What is damaged and cannot be had again is damaged, whatever the reason for the latter.
       if (damaged && IsAboutReaching(error.code) && error.code != ErrorCode::kTimedOut) {
@@ -554,7 +615,9 @@ Result<void> PullThrough::Impl::ReadOrRestore(const StoredPackage& package, uint
       }
       return Fail(std::move(error));
     }
+    read = ReadChunk(package, number, chunk, skip, out);
   }
+  return read;
 }
 
 Result<size_t> PullThrough::Impl::Read(const StoredPackage& package, NodeIndex file,
@@ -563,6 +626,7 @@ Result<size_t> PullThrough::Impl::Read(const StoredPackage& package, NodeIndex f
   const Tree& tree = package.tree();
   const uint64_t size = tree.Attributes(file).size;
   if (offset >= size) return 0;
+  NoteUse(package);
   out = out.first(static_cast<size_t>(std::min<uint64_t>(out.size(), size - offset)));
   const size_t total = out.size();
   uint32_t position = total == 0 ? 0 : tree.ChunkPositionOf(file, offset);
@@ -600,9 +664,54 @@ Result<size_t> PullThrough::Impl::ReadBlob(const Package& package, const Descrip
                      OCIFS_RETURN_IF_ERROR(puller_.PullBlob(origin, blob, fetch, progress));
                      return std::monostate();
                    });
+    if (!pulled && CannotKeep(pulled.error()))
+      return StreamBlob(package, blob, offset, out, context);
     if (!pulled) return Fail(std::move(pulled).error());
   }
   return Fail(ErrorCode::kCorrupt, "blob " + blob.digest.ToString() + " is damaged in the store");
+}
+
+Result<size_t> PullThrough::Impl::StreamBlob(const Package& package, const Descriptor& blob,
+                                             uint64_t offset, std::span<std::byte> out,
+                                             const RequestContext& context) {
+  using Bytes = std::shared_ptr<const std::vector<std::byte>>;
+  const std::string key = "blob " + blob.digest.ToString() + " from " + std::to_string(offset) +
+                          ", " + std::to_string(out.size()) + " bytes";
+  OCIFS_ASSIGN_OR_RETURN(
+      const Bytes bytes,
+      streams_.Run(key, context,
+                   [this, origin = package.origin(), blob, offset, size = out.size(),
+                    fetch = Fetching(context)](FlightProgress& progress) -> Result<Bytes> {
+                     auto part = std::make_shared<std::vector<std::byte>>(size);
+                     OCIFS_RETURN_IF_ERROR(
+                         puller_.StreamBlob(origin, blob, offset, *part, fetch, progress));
+                     return part;
+                   }));
+  std::copy(bytes->begin(), bytes->end(), out.begin());
+  return out.size();
+}
+
+// What a collector took from a package while it was being pulled comes back.
+Result<void> PullThrough::Impl::Fill(const StoredPackage& package, const RequestContext& context) {
+  committer_.Drain();
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> record,
+                         OrMissing(store_.index().FindPackage(package.manifest_digest())));
+  if (record && record->complete) return {};
+  return Restore(package, std::nullopt, context);
+}
+
+Result<void> PullThrough::Impl::Flush(const RequestContext& context) {
+  constexpr int kAttempts = 3;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    OCIFS_RETURN_IF_ERROR(committer_.Flush());
+    const auto incomplete = committer_.TakeIncomplete();
+    if (incomplete.empty()) return store_.FlushUses();
+    for (const auto& package : incomplete) {
+      OCIFS_RETURN_IF_ERROR(Restore(*package, std::nullopt, context));
+    }
+  }
+  return Fail(ErrorCode::kNoSpace,
+              "content is evicted as fast as it is pulled; the store is too small for it");
 }
 
 // --- the facade ----------------------------------------------------------------------------------
@@ -668,11 +777,16 @@ Result<std::optional<CacheState>> PullThrough::Cached(const Digest& root) {
   return CachedContent(impl_->store_, root, impl_->options_.platform);
 }
 
-Result<void> PullThrough::Flush(const RequestContext&) { return impl_->committer_.Flush(); }
+Result<void> PullThrough::Fill(const Package& package, const RequestContext& context) {
+  return impl_->Fill(static_cast<const StoredPackage&>(package), context);
+}
+
+Result<void> PullThrough::Flush(const RequestContext& context) { return impl_->Flush(context); }
 
 std::vector<FetchProgress> PullThrough::Progress() const {
   std::vector<FetchProgress> progress;
   impl_->pulls_.AppendProgress(progress);
+  impl_->restorations_.AppendProgress(progress);
   impl_->blobs_.AppendProgress(progress);
   return progress;
 }

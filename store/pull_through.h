@@ -162,9 +162,13 @@ class PullThrough {
   // How much of the content of the package behind `root` is in the store; nullopt if never pulled.
   Result<std::optional<CacheState>> Cached(const Digest& root);
 
+  // Fetches what the store lacks of an open package's content: some of it may have been evicted, or
+  // not kept for want of space. Nothing is done for a package that is whole.
+  Result<void> Fill(const Package& package, const RequestContext& context);
+
   // Waits until all packages opened so far are durable in the store (they are readable before, from
   // content that was verified but not yet synced). The error of the last one that could not be
-  // kept.
+  // kept whole.
   Result<void> Flush(const RequestContext& context);
 
   std::vector<FetchProgress> Progress() const;

@@ -9,6 +9,8 @@
 
 #include "store/entry_path.h"
 #include "store/log.h"
+#include "store/pack.h"
+#include "store/space.h"
 #include "store/text.h"
 #include "store/tree_builder.h"
 
@@ -22,90 +24,6 @@ constexpr size_t kWorkers = 2;
 constexpr auto kLockPoll = std::chrono::milliseconds(10);
 
 }  // namespace
-
-// --- PendingChunks -------------------------------------------------------------------------------
-
-void PendingChunks::Add(std::shared_ptr<const ChunkMap> chunks) {
-  const MutexLock lock(mutex_);
-  maps_.push_back(std::move(chunks));
-  count_.store(maps_.size(), std::memory_order_release);
-}
-
-void PendingChunks::Remove(const std::shared_ptr<const ChunkMap>& chunks) {
-  const MutexLock lock(mutex_);
-  std::erase(maps_, chunks);
-  count_.store(maps_.size(), std::memory_order_release);
-}
-
-std::optional<ChunkLocation> PendingChunks::Find(const ChunkDigest& digest) const {
-  if (count_.load(std::memory_order_acquire) == 0) return std::nullopt;
-  const MutexLock lock(mutex_);
-  // The newest first: it may have restored what an older one could not commit.
-  for (auto map = maps_.rbegin(); map != maps_.rend(); ++map) {
-    if (const auto found = (*map)->find(digest); found != (*map)->end()) return found->second;
-  }
-  return std::nullopt;
-}
-
-// --- Committer -----------------------------------------------------------------------------------
-
-void Committer::Submit(std::unique_ptr<Work> work) {
-  for (const auto& chunks : work->chunks) pending_.Add(chunks);
-  {
-    const MutexLock lock(mutex_);
-    packages_.push_back(work->package);
-  }
-  // std::function wants a copyable job.
-  thread_.Submit([this, shared = std::shared_ptr<Work>(std::move(work))] {
-    Result<void> committed = Commit(*shared);
-    if (committed) {
-      for (const auto& chunks : shared->chunks) pending_.Remove(chunks);
-    } else {
-      // Readers of this process keep it; the next process pulls it again.
-      Log(LogLevel::kWarning, "package " + shared->package->manifest_digest().ToString() +
-                                  " was not kept in the store: " + committed.error().message);
-    }
-    shared->locks.clear();
-    const MutexLock lock(mutex_);
-    if (committed) {
-      std::erase(packages_, shared->package);
-    } else {
-      failure_ = std::move(committed).error();
-    }
-  });
-}
-
-Result<void> Committer::Commit(Work& work) {
-  for (const PackRecord& pack : work.packs) {
-    OCIFS_RETURN_IF_ERROR(store_.packs().Sync(pack.id));
-    work.batch.RaisePack(pack.id, pack.length);
-  }
-  for (auto& [digest, blob] : work.blobs) {
-    OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(std::move(blob), digest, work.batch));
-  }
-  OCIFS_RETURN_IF_ERROR(work.tree->Publish(Store::TreeFileName(work.package->manifest_digest())));
-  OCIFS_RETURN_IF_ERROR(SyncDirectory(store_.trees_fd(), "trees"));
-  for (const auto& chunks : work.chunks) {
-    for (const auto& [digest, location] : *chunks) work.batch.PutChunk(digest, location);
-  }
-  return store_.index().Commit(std::move(work.batch));
-}
-
-Result<void> Committer::Flush() {
-  thread_.Drain();
-  const MutexLock lock(mutex_);
-  if (!failure_) return {};
-  return Fail(*std::exchange(failure_, std::nullopt));
-}
-
-std::shared_ptr<const StoredPackage> Committer::Find(const Repository& origin,
-                                                     const Digest& root) const {
-  const MutexLock lock(mutex_);
-  for (const auto& package : packages_) {
-    if (package->root_digest() == root && package->origin() == origin) return package;
-  }
-  return nullptr;
-}
 
 // --- Puller: documents ---------------------------------------------------------------------------
 
@@ -178,11 +96,10 @@ Result<PackageDocuments> Puller::GetDocuments(const Repository& repository, cons
   }
 }
 
-Result<std::unique_ptr<Store::PullLock>> Puller::Lock(const Digest& digest,
-                                                      const FetchContext& context,
-                                                      FlightProgress& progress) {
+Result<std::unique_ptr<Store::Lock>> Puller::Lock(const Digest& digest, const FetchContext& context,
+                                                  FlightProgress& progress) {
   while (true) {
-    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<Store::PullLock> lock, store_.TryLockPull(digest));
+    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<Store::Lock> lock, store_.TryLockPull(digest));
     if (lock != nullptr) return lock;
     if (context.stop.stop_requested()) {
       return Fail(ErrorCode::kCancelled,
@@ -215,19 +132,21 @@ struct Puller::LayerJob {
                                     // more than once
   std::shared_ptr<ByteStream> stream;  // of the blob's bytes, verified while they pass
   std::optional<StagedBlob> keep;
-  std::unique_ptr<Store::PullLock> lock;  // of the blob, while it is being pulled
-  bool local = false;                     // comes from the store
+  std::unique_ptr<Store::Lock> lock;  // of the blob, while it is being pulled
+  bool local = false;                 // comes from the store
   IngestedLayer ingested;
 };
 
 // The layers of one pull on their way into packs.
 class Puller::Layers {
  public:
-  Layers(Puller& puller, const PackageDocuments& documents, Mode mode, const FetchContext& context,
-         FlightProgress& progress)
+  // `again`: the store's content is compared, and restored where it is damaged; of one layer only,
+  // when `only` is given.
+  Layers(Puller& puller, const PackageDocuments& documents, bool again,
+         std::optional<uint32_t> only, const FetchContext& context, FlightProgress& progress)
       : puller_(puller),
         documents_(documents),
-        mode_(mode),
+        again_(again),
         context_{context.requester, stop_.get_token()},
         progress_(progress),
         pass_on_(context.stop, [this] { stop_.request_stop(); }) {
@@ -235,6 +154,7 @@ class Puller::Layers {
     const std::vector<Descriptor>& layers = documents.manifest.layers;
     for (uint32_t i = 0; i < layers.size(); ++i) {
       if (layers[i].media_type == media_type::kOciEmpty) continue;  // "no content", by definition
+      if (only && layers[i].digest != layers[*only].digest) continue;
       const auto [at, first] = seen.emplace(layers[i].digest, jobs_.size());
       if (first) {
         jobs_.push_back(LayerJob{.descriptor = layers[i],
@@ -264,10 +184,14 @@ class Puller::Layers {
     const size_t count = std::min(kWorkers, jobs_.size());
     if (count == 0) return {};
     for (size_t i = 0; i < count; ++i) {
-      OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<PackWriter> pack, puller_.store_.packs().Acquire());
-      workers_.push_back(
-          std::make_unique<Worker>(std::move(pack), puller_.store_.index(),
-                                   mode_ == Mode::kAgain ? &puller_.store_.packs() : nullptr));
+      Result<std::unique_ptr<PackWriter>> pack = puller_.store_.packs().Acquire();
+      if (!pack) {
+        if (!CannotKeep(pack.error())) return Fail(std::move(pack).error());
+        NotKept(pack.error());
+      }
+      workers_.push_back(std::make_unique<Worker>(pack ? *std::move(pack) : nullptr,
+                                                  puller_.store_.index(), puller_.unkept_,
+                                                  again_ ? &puller_.store_.packs() : nullptr));
     }
     std::vector<std::thread> threads;
     for (size_t i = 1; i < count; ++i) {
@@ -278,16 +202,13 @@ class Puller::Layers {
     const MutexLock lock(mutex_);
     if (!failure_) {
       for (const auto& worker : workers_) {
-        if (Result<void> flushed = worker->pack->Flush(); !flushed) {
+        if (Result<void> flushed = worker->chunks.Flush(); !flushed) {
           failure_ = std::move(flushed).error();
         }
       }
     }
     if (failure_) {
-      for (const auto& worker : workers_) {
-        OCIFS_RETURN_IF_ERROR(worker->chunks.RollBackTo(worker->start));
-        puller_.store_.packs().Release(std::move(worker->pack));
-      }
+      GiveBack();
       return Fail(*failure_);
     }
     return {};
@@ -310,24 +231,44 @@ class Puller::Layers {
   // Hands packs, chunks and raw blobs over to be committed.
   void MoveTo(Committer::Work& work) {
     for (const auto& worker : workers_) {
-      work.packs.push_back(PackRecord{worker->pack->pack(), worker->pack->length(), 0});
+      if (worker->chunks.failure()) NotKept(*worker->chunks.failure());
+      std::unique_ptr<PackWriter> pack = worker->chunks.TakePack();
+      if (pack == nullptr) continue;
+      work.packs.push_back({pack->pack(), pack->length(), pack->lock()});
       work.chunks.push_back(std::make_shared<const ChunkMap>(worker->chunks.added()));
-      puller_.store_.packs().Release(std::move(worker->pack));
+      puller_.store_.packs().Release(std::move(pack));
     }
+    if (unkept_) work.unkept = unkept_;
     for (LayerJob& job : jobs_) {
-      if (job.keep) work.blobs.emplace_back(job.descriptor.digest, *std::move(job.keep));
+      if (job.keep && job.keep->is_whole()) {
+        work.blobs.emplace_back(job.descriptor.digest, *std::move(job.keep));
+      }
       if (job.lock != nullptr) work.locks.push_back(std::move(job.lock));
     }
   }
 
  private:
   struct Worker {
-    Worker(std::unique_ptr<PackWriter> writer, const Index& index, const PackSet* stored)
-        : pack(std::move(writer)), start(pack->length()), chunks(*pack, index, stored) {}
-    std::unique_ptr<PackWriter> pack;
-    const uint64_t start;
+    Worker(std::unique_ptr<PackWriter> writer, const Index& index, UnkeptChunks& unkept,
+           const PackSet* stored)
+        : chunks(std::move(writer), index, unkept, stored), start(chunks.pack_length()) {}
     ChunkWriter chunks;
+    const uint64_t start;
   };
+
+  void NotKept(const Error& error) {
+    if (!unkept_) unkept_ = error;
+  }
+
+  // The packs, as they were before. A pack that cannot be cut is not written any more by this
+  // process, and cut by the next writer.
+  void GiveBack() {
+    for (const auto& worker : workers_) {
+      const Result<void> cut = worker->chunks.RollBackTo(worker->start);
+      std::unique_ptr<PackWriter> pack = worker->chunks.TakePack();
+      if (cut && pack != nullptr) puller_.store_.packs().Release(std::move(pack));
+    }
+  }
 
   // One blob may be several files of an artifact: same chunks, another title each.
   const Layer& LayerAt(const LayerJob& job, uint32_t position) {
@@ -381,11 +322,16 @@ class Puller::Layers {
   Result<void> OpenRemote(LayerJob& job) {
     OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> remote,
                            puller_.OpenRemote(documents_.origin, job.descriptor, context_));
-    OCIFS_ASSIGN_OR_RETURN(
-        job.keep, puller_.store_.blobs().Stage(job.descriptor.digest, job.descriptor.size));
+    Result<StagedBlob> staged =
+        puller_.store_.blobs().Stage(job.descriptor.digest, job.descriptor.size);
+    if (staged) {
+      job.keep = *std::move(staged);
+    } else if (!CannotKeep(staged.error())) {
+      return Fail(std::move(staged).error());
+    }
     job.local = false;
     progress_.Expect(job.descriptor.size);
-    job.stream = VerifyBlob(std::move(remote), job.descriptor, &*job.keep,
+    job.stream = VerifyBlob(std::move(remote), job.descriptor, job.keep ? &*job.keep : nullptr,
                             [this](uint64_t bytes) { progress_.Fetched(bytes); });
     return {};
   }
@@ -477,7 +423,11 @@ class Puller::Layers {
   // layer is pulled.
   Result<void> IngestAgain(Worker& worker, LayerJob& job, uint64_t mark) {
     OCIFS_RETURN_IF_ERROR(worker.chunks.RollBackTo(mark));
-    if (job.local) OCIFS_RETURN_IF_ERROR(puller_.store_.blobs().Drop(job.descriptor.digest));
+    if (job.local) {
+      // A store that cannot be written keeps its record for now.
+      const Result<void> dropped = puller_.store_.blobs().Drop(job.descriptor.digest);
+      if (!dropped && !CannotKeep(dropped.error())) return dropped;
+    }
     job.keep.reset();
     OCIFS_RETURN_IF_ERROR(OpenRemote(job));
     return Ingest(worker, job);
@@ -511,24 +461,19 @@ class Puller::Layers {
   }
 
   // Undoes a Run that went well, for a pull that failed later.
-  Result<void> RollBack() {
-    for (const auto& worker : workers_) {
-      OCIFS_RETURN_IF_ERROR(worker->chunks.RollBackTo(worker->start));
-      puller_.store_.packs().Release(std::move(worker->pack));
-    }
-    return {};
-  }
+  void RollBack() { GiveBack(); }
 
  private:
   Puller& puller_;
   const PackageDocuments& documents_;
-  const Mode mode_;
+  const bool again_;
   std::stop_source stop_;  // of this pull's transfers
   const FetchContext context_;
   FlightProgress& progress_;
   std::vector<LayerJob> jobs_;  // each is touched by one worker once it is taken
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Layer>> renamed_;
+  std::optional<Error> unkept_;  // why some content was not kept
   Mutex mutex_;
   size_t opened_ OCIFS_GUARDED_BY(mutex_) = 0;
   size_t next_ OCIFS_GUARDED_BY(mutex_) = 0;
@@ -540,20 +485,25 @@ class Puller::Layers {
 // --- Puller: packages ----------------------------------------------------------------------------
 
 Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repository,
-                                                          const Digest& root, Mode mode,
+                                                          const Digest& root,
                                                           const FetchContext& context,
                                                           FlightProgress& progress) {
   // One process pulls a package; the others wait, and then find it in the store.
-  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<Store::PullLock> lock, Lock(root, context, progress));
-  if (mode == Mode::kIfMissing) {
-    OCIFS_ASSIGN_OR_RETURN(std::shared_ptr<const StoredPackage> found,
-                           LoadPackage(store_, repository, root, options_.platform));
-    if (found != nullptr) return found;
-  }
   auto work = std::make_unique<Committer::Work>();
+  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<Store::Lock> lock, Lock(root, context, progress));
   work->locks.push_back(std::move(lock));
+  OCIFS_ASSIGN_OR_RETURN(std::shared_ptr<const StoredPackage> found,
+                         LoadPackage(store_, repository, root, options_.platform));
+  if (found != nullptr) return found;
+  OCIFS_ASSIGN_OR_RETURN(const IndexTotals totals, store_.index().Totals());
+  work->evictions = totals.evictions;
   OCIFS_ASSIGN_OR_RETURN(PackageDocuments documents,
                          GetDocuments(repository, root, context, work->batch));
+  if (documents.manifest_digest != root) {
+    // Also against a collector: what is being pulled is not evicted.
+    OCIFS_ASSIGN_OR_RETURN(lock, Lock(documents.manifest_digest, context, progress));
+    work->locks.push_back(std::move(lock));
+  }
   progress.Moved();
   const Descriptor& config = documents.manifest.config;
   if (config.size > kMaxDocumentBytes) {
@@ -574,7 +524,7 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
     return {};
   };
   if (!config_bytes) OCIFS_RETURN_IF_ERROR(open_config());
-  Layers layers(*this, documents, mode, context, progress);
+  Layers layers(*this, documents, false, std::nullopt, context, progress);
   OCIFS_RETURN_IF_ERROR(layers.Start());
   if (config_stream != nullptr) {
     auto read_config = [&]() -> Result<std::string> {
@@ -588,33 +538,26 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
   documents.config_bytes = *std::move(config_bytes);
   OCIFS_RETURN_IF_ERROR(layers.Run());
 
+  std::unique_ptr<const Tree> tree;
   auto finish = [&]() -> Result<void> {
     OCIFS_RETURN_IF_ERROR(layers.CheckDiffIds());
     TreeBuilder builder(options_.limits);
     OCIFS_RETURN_IF_ERROR(layers.Merge(builder));
-    OCIFS_ASSIGN_OR_RETURN(const std::vector<std::byte> tree,
-                           builder.Finish(documents.manifest_digest));
-    OCIFS_ASSIGN_OR_RETURN(work->tree, StagedFile::Create(store_.trees_fd()));
-    return work->tree->Append(tree);
+    OCIFS_ASSIGN_OR_RETURN(std::vector<std::byte> bytes, builder.Finish(documents.manifest_digest));
+    OCIFS_ASSIGN_OR_RETURN(tree, KeepTree(std::move(bytes), *work));
+    if (tree->content_bytes() > options_.limits.max_unpacked_bytes) {
+      return Fail(ErrorCode::kTooLarge, "package " + root.ToString() + " unpacks to " +
+                                            std::to_string(tree->content_bytes()) +
+                                            " bytes, more than limits.max_unpacked");
+    }
+    return {};
   };
   if (Result<void> finished = finish(); !finished) {
-    OCIFS_RETURN_IF_ERROR(layers.RollBack());
+    layers.RollBack();
     return Fail(std::move(finished).error());
   }
-  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<const Tree> tree, Tree::Map(work->tree->fd()));
-  if (tree->content_bytes() > options_.limits.max_unpacked_bytes) {
-    OCIFS_RETURN_IF_ERROR(layers.RollBack());
-    return Fail(ErrorCode::kTooLarge, "package " + root.ToString() + " unpacks to " +
-                                          std::to_string(tree->content_bytes()) +
-                                          " bytes, more than limits.max_unpacked");
-  }
-  work->batch.PutPackage(documents.manifest_digest,
-                         PackageRecord{.tree_bytes = work->tree->size(),
-                                       .content_bytes = tree->content_bytes(),
-                                       .nodes = tree->node_count(),
-                                       .fetched_at = options_.now(),
-                                       .used_at = options_.now(),
-                                       .tree = std::nullopt});
+  work->record.fetched_at = options_.now();
+  work->record.used_at = options_.now();
   layers.MoveTo(*work);
   auto package = std::make_shared<const StoredPackage>(std::move(documents), std::move(tree));
   work->package = package;
@@ -622,9 +565,83 @@ Result<std::shared_ptr<const StoredPackage>> Puller::Pull(const Repository& repo
   return package;
 }
 
+// Small trees lie in the index; others are files, which are read where they lie. A tree that cannot
+// be written stays in memory.
+Result<std::unique_ptr<const Tree>> Puller::KeepTree(std::vector<std::byte> bytes,
+                                                     Committer::Work& work) {
+  work.record.tree_bytes = bytes.size();
+  std::unique_ptr<const Tree> tree;
+  if (BlobStore::IsInline(bytes.size())) {
+    work.record.tree.emplace(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  } else {
+    auto stage = [&]() -> Result<StagedFile> {
+      OCIFS_ASSIGN_OR_RETURN(StagedFile file,
+                             StagedFile::Create(store_.trees_fd(), &store_.space()));
+      OCIFS_RETURN_IF_ERROR(file.Append(bytes));
+      return file;
+    };
+    Result<StagedFile> staged = stage();
+    if (staged) {
+      work.tree = *std::move(staged);
+      OCIFS_ASSIGN_OR_RETURN(tree, Tree::Map(work.tree->fd()));
+    } else if (CannotKeep(staged.error())) {
+      work.no_tree = std::move(staged).error();
+    } else {
+      return Fail(std::move(staged).error());
+    }
+  }
+  if (tree == nullptr) {
+    OCIFS_ASSIGN_OR_RETURN(tree, Tree::FromBytes(std::move(bytes)));
+  }
+  work.record.content_bytes = tree->content_bytes();
+  work.record.nodes = tree->node_count();
+  return tree;
+}
+
+Result<void> Puller::Restore(const StoredPackage& package, std::optional<uint32_t> layer,
+                             const FetchContext& context, FlightProgress& progress) {
+  auto work = std::make_unique<Committer::Work>();
+  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<Store::Lock> lock,
+                         Lock(package.manifest_digest(), context, progress));
+  work->locks.push_back(std::move(lock));
+  OCIFS_ASSIGN_OR_RETURN(const IndexTotals totals, store_.index().Totals());
+  work->evictions = totals.evictions;
+  OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> known,
+                         OrMissing(store_.index().FindPackage(package.manifest_digest())));
+  const PackageDocuments& documents = package.documents();
+  Layers layers(*this, documents, true, layer, context, progress);
+  OCIFS_RETURN_IF_ERROR(layers.Start());
+  OCIFS_RETURN_IF_ERROR(layers.Run());
+  work->package = package.shared_from_this();
+  if (known) {
+    work->record = *known;
+    work->record.complete = known->complete || !layer;
+  } else {
+    // It was evicted: all of it comes back but, when one layer is wanted, the content of others.
+    const std::span<const std::byte> bytes = package.tree().bytes();
+    if (Result<std::unique_ptr<const Tree>> kept = KeepTree({bytes.begin(), bytes.end()}, *work);
+        !kept) {
+      layers.RollBack();
+      return Fail(std::move(kept).error());
+    }
+    work->record.fetched_at = options_.now();
+    work->record.complete = !layer;
+    auto document = [&](const Digest& digest, const std::string& content) {
+      work->batch.PutBlob(digest, BlobRecord{content.size(), content});
+    };
+    document(documents.manifest_digest, documents.manifest_bytes);
+    document(documents.manifest.config.digest, documents.config_bytes);
+    if (!documents.index_bytes.empty()) document(documents.root_digest, documents.index_bytes);
+  }
+  work->record.used_at = std::max(work->record.used_at, options_.now());
+  layers.MoveTo(*work);
+  committer_.Submit(std::move(work));
+  return {};
+}
+
 Result<void> Puller::PullBlob(const Repository& repository, const Descriptor& blob,
                               const FetchContext& context, FlightProgress& progress) {
-  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Store::PullLock> lock,
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Store::Lock> lock,
                          Lock(blob.digest, context, progress));
   OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> known,
                          OrMissing(store_.index().FindBlob(blob.digest)));
@@ -644,11 +661,40 @@ Result<void> Puller::PullBlob(const Repository& repository, const Descriptor& bl
     while (true) {
       OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
       if (piece.empty()) return staged;
+      if (!staged.is_whole()) return Fail(*staged.failure());
     }
   };
   OCIFS_ASSIGN_OR_RETURN(StagedBlob staged, FromAnyServer(repository, blob, stage));
-  OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(std::move(staged), blob.digest, batch));
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Store::Lock> publish,
+                         store_.LockPublish(Store::PublishMode::kShared));
+  OCIFS_RETURN_IF_ERROR(store_.blobs().Publish(staged, blob.digest, batch));
   return store_.index().Commit(std::move(batch));
+}
+
+Result<void> Puller::StreamBlob(const Repository& repository, const Descriptor& blob,
+                                uint64_t offset, std::span<std::byte> out,
+                                const FetchContext& context, FlightProgress& progress) {
+  auto stream_once = [&]() -> Result<std::monostate> {
+    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> remote,
+                           OpenRemote(repository, blob, context));
+    progress.Expect(blob.size);
+    const std::unique_ptr<ByteStream> stream = VerifyBlob(
+        std::move(remote), blob, nullptr, [&](uint64_t bytes) { progress.Fetched(bytes); });
+    uint64_t at = 0;
+    while (true) {
+      OCIFS_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, stream->Next());
+      if (piece.empty()) return std::monostate();
+      const uint64_t from = std::max(at, offset);
+      const uint64_t to = std::min(at + piece.size(), offset + out.size());
+      if (from < to) {
+        std::copy_n(piece.begin() + static_cast<std::ptrdiff_t>(from - at), to - from,
+                    out.begin() + static_cast<std::ptrdiff_t>(from - offset));
+      }
+      at += piece.size();
+    }
+  };
+  OCIFS_RETURN_IF_ERROR(FromAnyServer(repository, blob, stream_once));
+  return {};
 }
 
 }  // namespace ocifs::store

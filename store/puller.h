@@ -2,17 +2,15 @@
 #ifndef OCIFS_STORE_PULLER_H_
 #define OCIFS_STORE_PULLER_H_
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "store/committer.h"
 #include "store/flight.h"
 #include "store/ingest.h"
-#include "store/job_pool.h"
-#include "store/mutex.h"
 #include "store/package.h"
 #include "store/pull_through.h"
 #include "store/source.h"
@@ -20,80 +18,32 @@
 
 namespace ocifs::store {
 
-// Chunks that are in a pack but not yet in the index. Thread-safe; a reader that finds none pays
-// one atomic load.
-class PendingChunks {
- public:
-  void Add(std::shared_ptr<const ChunkMap> chunks);
-  void Remove(const std::shared_ptr<const ChunkMap>& chunks);
-  std::optional<ChunkLocation> Find(const ChunkDigest& digest) const;
-
- private:
-  std::atomic<size_t> count_ = 0;  // of maps; read without the lock on the hot path
-  mutable Mutex mutex_;
-  std::vector<std::shared_ptr<const ChunkMap>> maps_ OCIFS_GUARDED_BY(mutex_);
-};
-
-// Commits of pulled packages, in order, on a thread of their own. Thread-safe.
-//
-// A pull answers its readers once its content is verified and in the page cache. What follows here
-// makes it durable: sync packs, blobs and tree, then one index commit. A crash before that costs
-// a download.
-class Committer {
- public:
-  explicit Committer(Store& store) : store_(store) {}
-
-  struct Work {
-    // Of the package and of the blobs it brought: until others can find them in the index.
-    std::vector<std::unique_ptr<Store::PullLock>> locks;
-    std::shared_ptr<const StoredPackage> package;
-    std::vector<PackRecord> packs;
-    std::vector<std::pair<Digest, StagedBlob>> blobs;
-    std::vector<std::shared_ptr<const ChunkMap>> chunks;
-    std::optional<StagedFile> tree;
-    IndexBatch batch;
-  };
-  // The chunks are pending until the commit is done, and for the life of the process if it fails.
-  void Submit(std::unique_ptr<Work> work);
-
-  // Waits for all work submitted before.
-  void Drain() { thread_.Drain(); }
-  // The same, and the error of the last commit that failed since the last
-  // call.
-  Result<void> Flush();
-
-  const PendingChunks& pending() const { return pending_; }
-  // A package on its way; null when there is none of that root and repository.
-  std::shared_ptr<const StoredPackage> Find(const Repository& origin, const Digest& root) const;
-
- private:
-  Result<void> Commit(Work& work);
-
-  Store& store_;
-  PendingChunks pending_;
-  mutable Mutex mutex_;
-  std::vector<std::shared_ptr<const StoredPackage>> packages_ OCIFS_GUARDED_BY(mutex_);
-  std::optional<Error> failure_ OCIFS_GUARDED_BY(mutex_);
-  JobPool thread_{1};  // last: its job uses the members above
-};
-
 // Thread-safe.
 class Puller {
  public:
-  Puller(Store& store, Source& source, const PullThrough::Options& options, Committer& committer)
-      : store_(store), source_(source), options_(options), committer_(committer) {}
+  Puller(Store& store, Source& source, const PullThrough::Options& options, Committer& committer,
+         UnkeptChunks& unkept)
+      : store_(store), source_(source), options_(options), committer_(committer), unkept_(unkept) {}
 
-  // Gets the package behind `root`, whatever the store has of it. Blocks; runs on a job thread.
-  // `again`: even if the store seems to have it, go through all content (to restore chunks).
-  enum class Mode { kIfMissing, kAgain };
+  // Gets the package behind `root`, unless the store has it. Blocks; runs on a job thread.
   Result<std::shared_ptr<const StoredPackage>> Pull(const Repository& repository,
-                                                    const Digest& root, Mode mode,
-                                                    const FetchContext& context,
+                                                    const Digest& root, const FetchContext& context,
                                                     FlightProgress& progress);
+
+  // Goes through the content of a package again, that of one layer or (nullopt) of all, and keeps
+  // what the store lacks or has damaged. From the raw blobs that the store has, else fetched.
+  Result<void> Restore(const StoredPackage& package, std::optional<uint32_t> layer,
+                       const FetchContext& context, FlightProgress& progress);
 
   // Gets one blob into the store (already there: no-op).
   Result<void> PullBlob(const Repository& repository, const Descriptor& blob,
                         const FetchContext& context, FlightProgress& progress);
+
+  // Reads out.size() bytes of a blob at `offset` without keeping it: all of it is fetched, and
+  // verified before the call returns.
+  Result<void> StreamBlob(const Repository& repository, const Descriptor& blob, uint64_t offset,
+                          std::span<std::byte> out, const FetchContext& context,
+                          FlightProgress& progress);
 
   // One document by digest, verified; from the store, or fetched and then entered in `batch`.
   Result<std::string> GetDocument(const Repository& repository, const Descriptor& descriptor,
@@ -115,8 +65,9 @@ class Puller {
     return got;
   }
 
-  Result<std::unique_ptr<Store::PullLock>> Lock(const Digest& digest, const FetchContext& context,
-                                                FlightProgress& progress);
+  Result<std::unique_ptr<Store::Lock>> Lock(const Digest& digest, const FetchContext& context,
+                                            FlightProgress& progress);
+  Result<std::unique_ptr<const Tree>> KeepTree(std::vector<std::byte> bytes, Committer::Work& work);
   Result<PackageDocuments> GetDocuments(const Repository& repository, const Digest& root,
                                         const FetchContext& context, IndexBatch& batch);
   Result<std::unique_ptr<ByteStream>> OpenRemote(const Repository& repository,
@@ -127,6 +78,7 @@ class Puller {
   Source& source_;
   const PullThrough::Options& options_;
   Committer& committer_;
+  UnkeptChunks& unkept_;
 };
 
 }  // namespace ocifs::store

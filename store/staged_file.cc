@@ -2,13 +2,16 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <random>
+#include <utility>
 
 #include "store/log.h"
+#include "store/space.h"
 #include "store/text.h"
 
 namespace ocifs::store {
@@ -25,9 +28,9 @@ std::string RandomName() {
 
 }  // namespace
 
-Result<StagedFile> StagedFile::Create(int directory_fd) {
+Result<StagedFile> StagedFile::Create(int directory_fd, Space* space) {
   const int fd = openat(directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (fd >= 0) return StagedFile(directory_fd, UniqueFd(fd), std::string());
+  if (fd >= 0) return StagedFile(directory_fd, UniqueFd(fd), std::string(), space);
   if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT && errno != EINVAL) {
     return Fail(ErrorFromErrno(errno, "creating a file in the store"));
   }
@@ -37,10 +40,25 @@ Result<StagedFile> StagedFile::Create(int directory_fd) {
   if (flock(named.get(), LOCK_EX | LOCK_NB) != 0) {
     return Fail(ErrorFromErrno(errno, "locking " + name));
   }
-  return StagedFile(directory_fd, std::move(named), std::move(name));
+  return StagedFile(directory_fd, std::move(named), std::move(name), space);
 }
 
+void StagedFile::LetGo() {
+  if (space_ != nullptr) space_->LetGo(std::exchange(held_, 0));
+}
+
+StagedFile::StagedFile(StagedFile&& other) noexcept
+    : directory_fd_(other.directory_fd_),
+      space_(other.space_),
+      fd_(std::move(other.fd_)),
+      temporary_name_(std::exchange(other.temporary_name_, {})),
+      size_(other.size_),
+      held_(std::exchange(other.held_, 0)),
+      published_(other.published_),
+      write_back_from_(other.write_back_from_) {}
+
 StagedFile::~StagedFile() {
+  LetGo();
   if (fd_ && !temporary_name_.empty()) unlinkat(directory_fd_, temporary_name_.c_str(), 0);
 }
 
@@ -48,12 +66,20 @@ StagedFile& StagedFile::operator=(StagedFile&& other) noexcept {
   std::swap(directory_fd_, other.directory_fd_);
   std::swap(fd_, other.fd_);
   std::swap(temporary_name_, other.temporary_name_);
+  std::swap(space_, other.space_);
   std::swap(size_, other.size_);
+  std::swap(held_, other.held_);
+  std::swap(published_, other.published_);
   std::swap(write_back_from_, other.write_back_from_);
   return *this;
 }
 
 Result<void> StagedFile::Append(std::span<const std::byte> bytes) {
+  if (space_ != nullptr) {
+    OCIFS_RETURN_IF_ERROR(space_->Take(bytes.size()));
+    space_->Hold(bytes.size());
+    held_ += bytes.size();
+  }
   OCIFS_RETURN_IF_ERROR(WriteExactly(fd_.get(), size_, bytes, "a new file of the store"));
   size_ += bytes.size();
   if (size_ - write_back_from_ >= kWriteBackBytes) {
@@ -66,6 +92,11 @@ Result<void> StagedFile::Append(std::span<const std::byte> bytes) {
 }
 
 Result<void> StagedFile::Publish(const std::string& name) {
+  if (published_) {
+    struct stat status;
+    if (fstat(fd_.get(), &status) != 0) return Fail(ErrorFromErrno(errno, "naming " + name));
+    if (status.st_nlink > 0) return {};
+  }
   OCIFS_RETURN_IF_ERROR(SyncData(fd_.get(), name));
   if (temporary_name_.empty()) {
     std::string temporary = RandomName();
@@ -81,6 +112,8 @@ Result<void> StagedFile::Publish(const std::string& name) {
     return Fail(ErrorFromErrno(errno, "naming " + name));
   }
   temporary_name_.clear();
+  published_ = true;
+  LetGo();
   return {};
 }
 

@@ -12,22 +12,26 @@
 
 namespace ocifs::store {
 
+class Space;
+
 // Owned by one thread.
 class StagedFile {
  public:
   // Made with O_TMPFILE in the directory, or, on filesystems without it, under a name that starts
   // with kLeftoverPrefix and holds a lock (flock) as long as the file is being written.
-  static Result<StagedFile> Create(int directory_fd);
-  StagedFile(StagedFile&&) noexcept = default;
+  // What is appended counts against `space`, when given.
+  static Result<StagedFile> Create(int directory_fd, Space* space = nullptr);
+  StagedFile(StagedFile&& other) noexcept;
   StagedFile& operator=(StagedFile&& other) noexcept;
   ~StagedFile();
 
+  // kNoSpace when the store must not or cannot grow.
   Result<void> Append(std::span<const std::byte> bytes);
   uint64_t size() const { return size_; }
   int fd() const { return fd_.get(); }  // readable too
 
   // Syncs the content and gives it the name, which a file that has it loses. The caller syncs the
-  // directory (one sync can serve several files).
+  // directory (one sync can serve several files). Again, it gives the name back that somebody took.
   Result<void> Publish(const std::string& name);
 
   static constexpr const char* kLeftoverPrefix = ".staged-";
@@ -35,15 +39,20 @@ class StagedFile {
   static Result<void> RemoveLeftovers(int directory_fd);
 
  private:
-  StagedFile(int directory_fd, UniqueFd fd, std::string temporary_name)
+  StagedFile(int directory_fd, UniqueFd fd, std::string temporary_name, Space* space)
       : directory_fd_(directory_fd),
+        space_(space),
         fd_(std::move(fd)),
         temporary_name_(std::move(temporary_name)) {}
+  void LetGo();
 
   int directory_fd_;
+  Space* space_;
   UniqueFd fd_;
-  std::string temporary_name_;  // empty: unnamed
+  std::string temporary_name_;  // empty: unnamed, or published
   uint64_t size_ = 0;
+  uint64_t held_ = 0;  // of space_, until there is a name
+  bool published_ = false;
   uint64_t write_back_from_ = 0;
 };
 

@@ -10,12 +10,16 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <unordered_map>
 #include <utility>
 
 #include "store/blob_store.h"
+#include "store/collector.h"
 #include "store/file.h"
 #include "store/log.h"
+#include "store/mutex.h"
 #include "store/pack.h"
+#include "store/space.h"
 #include "store/staged_file.h"
 #include "store/store_directory.h"
 #include "store/text.h"
@@ -31,13 +35,33 @@ class Store::Rep {
   std::unique_ptr<PackSet> packs;
   std::unique_ptr<BlobStore> blobs;
 
-  // Trees that no package names, and files left by killed processes.
+  std::unique_ptr<Space> space;
+
+  Mutex mutex;
+  CondVar changed;
+  bool making_room OCIFS_GUARDED_BY(mutex) = false;
+  std::unordered_map<Digest, int64_t, DigestHash> uses OCIFS_GUARDED_BY(mutex);
+  int64_t uses_flushed_at OCIFS_GUARDED_BY(mutex) = 0;
+
+  // Of trees that no package names.
+  Result<uint64_t> RemoveUnnamedTrees();
+  // Those, and files left by killed processes.
   Result<void> RemoveLeftovers();
+  // Bytes of all that has a name.
+  Result<uint64_t> Measure() const;
 };
 
 Result<void> Store::Rep::RemoveLeftovers() {
   OCIFS_RETURN_IF_ERROR(StagedFile::RemoveLeftovers(directory.get()));
   OCIFS_RETURN_IF_ERROR(StagedFile::RemoveLeftovers(trees.get()));
+  OCIFS_RETURN_IF_ERROR(RemoveUnnamedTrees());
+  OCIFS_RETURN_IF_ERROR(packs->RemoveLeftovers());
+  OCIFS_RETURN_IF_ERROR(blobs->RemoveLeftovers());
+  return {};
+}
+
+Result<uint64_t> Store::Rep::RemoveUnnamedTrees() {
+  uint64_t bytes = 0;
   OCIFS_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(trees.get()));
   for (const std::string& name : names) {
     const std::optional<Digest> manifest = ManifestOfTree(name);
@@ -45,11 +69,17 @@ Result<void> Store::Rep::RemoveLeftovers() {
     OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> package,
                            OrMissing(index->FindPackage(*manifest)));
     if (package && !package->tree) continue;
-    unlinkat(trees.get(), name.c_str(), 0);
-    Log(LogLevel::kInfo, "removed tree " + name + ", which no package uses");
+    struct stat status;
+    if (fstatat(trees.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    if (unlinkat(trees.get(), name.c_str(), 0) == 0) bytes += static_cast<uint64_t>(status.st_size);
   }
-  OCIFS_RETURN_IF_ERROR(packs->RemoveLeftovers());
-  return blobs->RemoveLeftovers();
+  return bytes;
+}
+
+Result<uint64_t> Store::Rep::Measure() const {
+  OCIFS_ASSIGN_OR_RETURN(const uint64_t packed, packs->DiskBytes());
+  OCIFS_ASSIGN_OR_RETURN(const IndexTotals totals, index->Totals());
+  return packed + totals.blob_file_bytes + totals.tree_file_bytes + index->FileBytes();
 }
 
 Store::Store(std::unique_ptr<Rep> rep) : rep_(std::move(rep)) {}
@@ -65,8 +95,11 @@ Result<std::unique_ptr<Store>> Store::Open(const std::string& root, const OpenOp
   rep->directory = std::move(opened.root);
   rep->trees = std::move(opened.trees);
   rep->index = std::move(opened.index);
-  rep->packs = std::make_unique<PackSet>(std::move(opened.packs), *rep->index);
-  OCIFS_ASSIGN_OR_RETURN(rep->blobs, BlobStore::Open(std::move(opened.blobs), *rep->index));
+  rep->space =
+      std::make_unique<Space>(rep->directory.get(), [rep = rep.get()] { return rep->Measure(); });
+  rep->packs = std::make_unique<PackSet>(std::move(opened.packs), *rep->index, rep->space.get());
+  OCIFS_ASSIGN_OR_RETURN(rep->blobs,
+                         BlobStore::Open(std::move(opened.blobs), *rep->index, rep->space.get()));
   if (opened.alone) OCIFS_RETURN_IF_ERROR(rep->RemoveLeftovers());
   OCIFS_RETURN_IF_ERROR(opened.Share());
   rep->lock = std::move(opened.lock);
@@ -143,6 +176,82 @@ Result<std::unique_ptr<Store::Lock>> Store::TryLockCollector() {
 Result<std::unique_ptr<Store::Lock>> Store::LockPublish(PublishMode mode) {
   return TakeLock(rep_->directory.get(), mode == PublishMode::kShared ? F_RDLCK : F_WRLCK,
                   kPublishByte, LockWait::kAlways);
+}
+
+void Store::SetLimits(const StoreLimits& limits) {
+  rep_->space->SetLimits(limits, [this](uint64_t bytes) { MakeRoom(bytes); });
+}
+
+Space& Store::space() { return *rep_->space; }
+
+namespace {
+// A collection that moves content writes, too, and has to do with the room there is.
+thread_local bool is_collecting = false;
+}  // namespace
+
+void Store::MakeRoom(uint64_t bytes) {
+  if (is_collecting) return;
+  bool waited = false;
+  {
+    const MutexLock lock(rep_->mutex);
+    for (; rep_->making_room; waited = true) rep_->changed.Wait(rep_->mutex);
+    rep_->making_room = true;
+  }
+  // What another thread made may do.
+  const Result<Space::State> now = waited ? rep_->space->Measure() : Space::State();
+  if (!now || now->room_bytes < bytes) CollectFor(bytes);
+  const MutexLock lock(rep_->mutex);
+  rep_->making_room = false;
+  rep_->changed.NotifyAll();
+}
+
+void Store::CollectFor(uint64_t bytes) {
+  is_collecting = true;
+  CollectRequest request;
+  request.free_bytes = bytes;
+  Result<Collected> collected = Collector(*this).Collect(request);
+  for (int tries = 0; !collected && collected.error().code == ErrorCode::kWouldBlock && tries < 100;
+       ++tries) {
+    usleep(50'000);  // another process is at it
+    collected = Collector(*this).Collect(request);
+  }
+  if (!collected) Log(LogLevel::kWarning, "making room: " + collected.error().message);
+  is_collecting = false;
+}
+
+bool Store::Use(const Digest& manifest, int64_t now) {
+  constexpr int64_t kFlushSeconds = 300;
+  const MutexLock lock(rep_->mutex);
+  rep_->uses[manifest] = now;
+  if (now >= rep_->uses_flushed_at && now - rep_->uses_flushed_at < kFlushSeconds) return false;
+  rep_->uses_flushed_at = now;
+  return true;
+}
+
+Result<void> Store::FlushUses() {
+  IndexBatch batch;
+  {
+    const MutexLock lock(rep_->mutex);
+    for (const auto& [manifest, at] : rep_->uses) batch.Touch(manifest, at);
+    rep_->uses.clear();
+  }
+  Result<void> committed = rep_->index->Commit(std::move(batch));
+  if (!committed && CannotKeep(committed.error())) return {};  // age is no content
+  return committed;
+}
+
+Result<uint64_t> Store::RemoveUnnamedFiles() {
+  OCIFS_ASSIGN_OR_RETURN(const std::unique_ptr<Lock> lock, LockPublish(PublishMode::kExclusive));
+  OCIFS_ASSIGN_OR_RETURN(const uint64_t trees, rep_->RemoveUnnamedTrees());
+  OCIFS_ASSIGN_OR_RETURN(const uint64_t blobs, rep_->blobs->RemoveLeftovers());
+  return trees + blobs;
+}
+
+Result<void> Store::TryWrite() {
+  OCIFS_ASSIGN_OR_RETURN(StagedFile file, StagedFile::Create(rep_->trees.get(), rep_->space.get()));
+  static constexpr std::array<std::byte, 4096> kBytes{};
+  OCIFS_RETURN_IF_ERROR(file.Append(kBytes));
+  return SyncData(file.fd(), "a file of the store");
 }
 
 Index& Store::index() { return *rep_->index; }

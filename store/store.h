@@ -15,6 +15,8 @@ namespace ocifs::store {
 
 class PackSet;
 class BlobStore;
+class Space;
+struct StoreLimits;
 
 struct StoreUsage {
   uint64_t packages = 0;
@@ -56,7 +58,6 @@ class Store {
    public:
     virtual ~Lock() = default;
   };
-  using PullLock = Lock;
   // On one digest, so that two that want the same package pull it once.
   Result<std::unique_ptr<Lock>> TryLockPull(const Digest& digest);
   // Of the one daemon that mounts the store.
@@ -68,6 +69,22 @@ class Store {
   enum class PublishMode { kShared, kExclusive };
   Result<std::unique_ptr<Lock>> LockPublish(PublishMode mode);
 
+  // What the store may take. Without this call there is no limit.
+  void SetLimits(const StoreLimits& limits);
+  Space& space();
+  // Evicts until so many bytes may be added, if that can be done. One thread does it, others wait
+  // for it. Never called by who holds a lock of this store but pull locks.
+  void MakeRoom(uint64_t bytes);
+
+  // Notes that a package is used, in memory; true when it is time to write that down.
+  bool Use(const Digest& manifest, int64_t now);
+  Result<void> FlushUses();
+
+  // Removes trees and blobs that the index does not name; gives the bytes that they took.
+  Result<uint64_t> RemoveUnnamedFiles();
+  // Whether something could be kept now: writes, syncs and removes a file without a name.
+  Result<void> TryWrite();
+
   // The parts, for the pull-through cache and for tools that inspect a store.
   Index& index();
   PackSet& packs();
@@ -76,6 +93,8 @@ class Store {
   static std::string TreeFileName(const Digest& manifest);
 
  private:
+  void CollectFor(uint64_t bytes);
+
   class Rep;
   explicit Store(std::unique_ptr<Rep> rep);
   std::unique_ptr<Rep> rep_;

@@ -35,6 +35,7 @@ class Tree::Rep {
   // Finds the sections and checks every field that an accessor relies on.
   Result<void> Check();
 
+  std::span<const std::byte> bytes() const { return bytes_; }
   const TreeHeader& header() const { return *reinterpret_cast<const TreeHeader*>(bytes_.data()); }
   const TreeNode& node(NodeIndex i) const { return At(nodes_, i); }
   const TreeNode& node(NodeIndex i, NodeType type) const {
@@ -245,6 +246,7 @@ Result<std::unique_ptr<const Tree>> Tree::FromBytes(std::vector<std::byte> bytes
   return std::unique_ptr<const Tree>(new Tree(std::move(rep)));
 }
 
+std::span<const std::byte> Tree::bytes() const { return rep_->bytes(); }
 uint32_t Tree::node_count() const { return rep_->header().node_count; }
 uint64_t Tree::content_bytes() const { return rep_->header().content_bytes; }
 uint32_t Tree::chunk_count() const { return rep_->header().chunk_count; }

@@ -55,6 +55,7 @@ class Tree {
   static Result<std::unique_ptr<const Tree>> FromBytes(std::vector<std::byte> bytes);
   ~Tree();
 
+  std::span<const std::byte> bytes() const;  // as they lie in the file
   uint32_t node_count() const;
   uint64_t content_bytes() const;  // sum of the sizes of all regular files, hard links once
   uint32_t chunk_count() const;

@@ -17,6 +17,7 @@
 
 #include "store/index.h"
 #include "store/text.h"
+#include "tools/command_output.h"
 #include "tools/engine.h"
 #include "tools/json_writer.h"
 #include "tools/mount_table.h"
@@ -36,36 +37,8 @@ using store::Result;
 
 constexpr size_t kParallelPulls = 4;
 
-// What a reader would have to do about an error that its message alone does not say.
-std::string_view Advice(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kUnavailable:
-      return "; check the network and the registry's name";
-    case ErrorCode::kNoSpace:
-      return "; make room on the store's disk or choose another with --store";
-    default:
-      return "";
-  }
-}
-
-int Complain(const Error& error) {
-  std::fprintf(stderr, "ocifs-ctl: %s%s\n", store::EscapeForDisplay(error.message).c_str(),
-               std::string(Advice(error.code)).c_str());
-  return 1;
-}
-
-std::string ErrorJson(const Error& error) {
-  return JsonObject()
-      .Text("code", store::ErrorCodeName(error.code))
-      .Text("message", error.message)
-      .Finish();
-}
-
-void Print(const std::string& text) { std::printf("%s\n", text.c_str()); }
-
 Result<Reference> OneReference(const CommandOptions& options) {
-  OCIFS_ASSIGN_OR_RETURN(PackagePath path, ParsePackagePath(options.arguments.front()));
-  return std::move(path.reference);
+  return ParseReferenceArgument(options.arguments.front());
 }
 
 // "registry/repository", or a reference in it.
@@ -100,10 +73,6 @@ Result<void> ReadReferences(const std::string& file, std::vector<std::string>& o
   return {};
 }
 
-std::string WithDigest(const Reference& reference, const store::Digest& digest) {
-  return reference.repository().ToString() + "@" + digest.ToString();
-}
-
 // --- prefetch ------------------------------------------------------------------------------------
 
 struct Prefetched {
@@ -124,6 +93,7 @@ Result<void> PrefetchOne(store::PullThrough& pull, Prefetched& item) {
   item.was_there = cached && cached->bytes_present == cached->bytes_total;
   OCIFS_ASSIGN_OR_RETURN(const std::shared_ptr<const store::Package> package,
                          pull.Open(path.reference.repository(), item.resolution->digest, context));
+  OCIFS_RETURN_IF_ERROR(pull.Fill(*package, context));
   item.content_bytes = package->tree().content_bytes();
   return {};
 }

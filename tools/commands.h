@@ -18,6 +18,9 @@ struct CommandOptions {
   std::string file;           // prefetch -f
   std::string mount_point;    // path --mount
   std::string artifact_type;  // referrers --artifact-type
+  bool dry_run = false;       // gc, rm, prune --dry-run
+  uint64_t free_bytes = 0;    // gc --free
+  std::string older_than;     // prune --older-than
 };
 
 int Prefetch(const CommandOptions& options);

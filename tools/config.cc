@@ -109,6 +109,20 @@ class TableReader {
       return {};
     });
   }
+  // A size, or a part of the store's filesystem.
+  TableReader& Share(const std::string& name, std::optional<Amount>& out) {
+    return Key(name, [this, name, &out](const toml::node& node) -> Result<void> {
+      const auto number = node.value_exact<int64_t>();
+      const auto text = node.value_exact<std::string>();
+      if (number && *number > 0) {
+        out = Amount{.bytes = static_cast<uint64_t>(*number), .percent = 0};
+      } else {
+        out = text ? ParseAmount(*text) : std::nullopt;
+      }
+      if (!out) return Wrong(node, name, "a size such as \"20GiB\", or \"10%\"");
+      return {};
+    });
+  }
   TableReader& Duration(const std::string& name, std::chrono::milliseconds& out) {
     return Key(name, [this, name, &out](const toml::node& node) -> Result<void> {
       const auto text = node.value_exact<std::string>();
@@ -222,6 +236,18 @@ Result<void> ReadTransfer(const toml::table& table, const std::string& file,
   return {};
 }
 
+Result<void> ReadStore(const toml::table& table, const std::string& file, Config& config) {
+  std::chrono::milliseconds max_age = config.max_age;
+  TableReader reader(table, file, "store");
+  reader.Text("path", config.store)
+      .Duration("max_age", max_age)
+      .Share("max_size", config.max_size)
+      .Share("min_free", config.min_free);
+  OCIFS_RETURN_IF_ERROR(reader.Read());
+  config.max_age = std::chrono::duration_cast<std::chrono::seconds>(max_age);
+  return {};
+}
+
 struct Unit {
   std::string_view name;
   uint64_t factor;
@@ -272,6 +298,17 @@ std::optional<uint64_t> ParseSize(std::string_view text) {
                                                    {"GB", 1'000'000'000},
                                                    {"TB", 1'000'000'000'000}}};
   return ParseQuantity(text, kUnits, true);
+}
+
+std::optional<Amount> ParseAmount(std::string_view text) {
+  if (text.ends_with('%')) {
+    const auto percent = store::ParseDecimal(text.substr(0, text.size() - 1), 100);
+    if (!percent || *percent == 0) return std::nullopt;
+    return Amount{.bytes = 0, .percent = static_cast<uint32_t>(*percent)};
+  }
+  const std::optional<uint64_t> bytes = ParseSize(text);
+  if (!bytes) return std::nullopt;
+  return Amount{.bytes = *bytes, .percent = 0};
 }
 
 std::string FormatSize(uint64_t bytes) {
@@ -330,7 +367,13 @@ Result<Config> ParseConfig(std::string_view text, const std::string& file) {
   Config config;
   std::string platform;
   TableReader reader(root, file, "");
-  reader.Text("store", config.store)
+  reader
+      .Key("store",
+           [&](const toml::node& node) -> Result<void> {
+             const toml::table* table = node.as_table();
+             if (table == nullptr) return reader.Wrong(node, "store", "a table: [store]");
+             return ReadStore(*table, file, config);
+           })
       .Bool("offline", config.offline)
       .Duration("request_timeout", config.request_timeout)
       .Text("platform", platform)

@@ -27,8 +27,22 @@ struct RegistryConfig {
 // Of the client, for the pulls that this program makes.
 fetch::RegistrySourceOptions DefaultTransfer();
 
+// A size as it is, or as a part of the store's filesystem.
+struct Amount {
+  uint64_t bytes = 0;
+  uint32_t percent = 0;  // not 0: of the filesystem, and `bytes` does not count
+
+  uint64_t Of(uint64_t filesystem_bytes) const {
+    return percent == 0 ? bytes : filesystem_bytes / 100 * percent;
+  }
+};
+
 struct Config {
   std::string store;  // absolute
+  // Without them the store's own defaults hold (store/space.h).
+  std::optional<Amount> max_size;
+  std::optional<Amount> min_free;
+  std::chrono::seconds max_age{0};  // 0: never too old
   bool offline = false;
   std::chrono::milliseconds request_timeout{30'000};
   store::Platform platform = store::Platform::Host();
@@ -56,6 +70,8 @@ store::Result<Config> LoadConfig(const std::string& file);
 std::optional<std::chrono::milliseconds> ParseDuration(std::string_view text);
 // "64GiB", "512MiB", "1000", "10GB" (powers of 1024 and of 1000).
 std::optional<uint64_t> ParseSize(std::string_view text);
+// The same, or "10%".
+std::optional<Amount> ParseAmount(std::string_view text);
 // 1536 → "1.5 KiB".
 std::string FormatSize(uint64_t bytes);
 // Seconds since the epoch in RFC 3339, UTC.

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include "tools/log_setup.h"
 #include "tools/login.h"
 #include "tools/remote.h"
+#include "tools/store_commands.h"
 
 namespace ocifs::tools {
 namespace {
@@ -83,6 +85,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "ocifs-ctl " OCIFS_VERSION);
   app.require_subcommand(1);
   ocifs::tools::CommandLine line;
+  std::string free_size;
   int (*command)(const CommandOptions&) = nullptr;
   int (*login_command)(const LoginOptions&) = nullptr;
 
@@ -131,7 +134,40 @@ int main(int argc, char** argv) {
   add_reference(referrers);
   referrers->add_option("--artifact-type", line.options.artifact_type, "Only those of this type")
       ->type_name("TYPE");
-  add_reference(add("status", "Tell whether a package is in the store", ocifs::tools::Status));
+  add("status", "Tell how the store is, or whether a package is in it",
+      [](const CommandOptions& options) {
+        return options.arguments.empty() ? ocifs::tools::StoreStatus(options)
+                                         : ocifs::tools::Status(options);
+      })
+      ->add_option("REFERENCE", line.options.arguments, "registry/repository:tag or ...@sha256:hex")
+      ->expected(0, 1);
+
+  auto add_dry_run = [&](CLI::App* sub) {
+    sub->add_flag("-n,--dry-run", line.options.dry_run, "Tell what would go; change nothing");
+    return sub;
+  };
+  CLI::App* gc = add_dry_run(
+      add("gc", "Collect garbage: bring the store below its limits", ocifs::tools::CollectGarbage));
+  gc->add_option("--free", free_size, "Free at least so much")->type_name("SIZE");
+  gc->callback([&] {
+    const std::optional<uint64_t> bytes = ocifs::tools::ParseSize(free_size);
+    if (!free_size.empty() && !bytes) throw CLI::ValidationError("--free", "a size such as 2GiB");
+    line.options.free_bytes = bytes.value_or(0);
+    command = ocifs::tools::CollectGarbage;
+  });
+  add_dry_run(add("rm", "Remove packages from the store", ocifs::tools::Remove))
+      ->add_option("REFERENCE", line.options.arguments, "What to remove")
+      ->required();
+  add_dry_run(add("prune", "Remove packages that were not used for long", ocifs::tools::Prune))
+      ->add_option("--older-than", line.options.older_than, "How long: 12h, 30d")
+      ->type_name("DURATION")
+      ->required();
+  add("pin", "Fetch packages and never evict them; without a reference, list pins",
+      ocifs::tools::Pin)
+      ->add_option("REFERENCE", line.options.arguments, "What to keep");
+  add("unpin", "Let packages be evicted again", ocifs::tools::Unpin)
+      ->add_option("REFERENCE", line.options.arguments, "What not to keep")
+      ->required();
 
   auto add_login = [&](const char* name, const char* what, int (*run)(const LoginOptions&)) {
     CLI::App* sub = app.add_subcommand(name, what);

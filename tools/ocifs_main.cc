@@ -18,6 +18,7 @@
 #include "tools/config.h"
 #include "tools/daemonize.h"
 #include "tools/engine.h"
+#include "tools/janitor.h"
 #include "tools/log_setup.h"
 #include "tools/mount_table.h"
 
@@ -134,6 +135,7 @@ Result<void> Serve(const CommandLine& line, const Config& config, ReadySignal& r
   // of the user to look at. Not before fusermount3 has been started, which must know its caller.
   prctl(PR_SET_DUMPABLE, 0);
   OCIFS_ASSIGN_OR_RETURN(const MountEntry entry, MountEntry::Add(config.store, line.mount_point));
+  const Janitor janitor(engine->store());
   OCIFS_RETURN_IF_ERROR(session->Run());
   if (!served) return Fail(ErrorCode::kInternal, "the mount ended before it was ready");
   store::Log(LogLevel::kInfo, "unmounted " + line.mount_point);

@@ -42,7 +42,7 @@ void CheckServer(const HostsTomlServer& server) {
     Demand(!text.ends_with('/') || std::count(text.begin(), text.end(), '/') == 3);
     CheckLine(text);
     const std::string authority = server.api_root->Authority();
-    const std::string contact = ocifs::store::AsciiLower(server.contact->ToString());
+    const std::string contact = ocifs::store::AsciiLower(server.contact->name());
     Demand(contact == authority || contact.starts_with(authority + ":"));
   }
   for (const std::string& file : server.tls.ca_files) CheckFile(file);

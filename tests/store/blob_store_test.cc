@@ -106,7 +106,7 @@ class Blobs : public ::testing::Test {
     Must(staged.Append(AsBytes(content.substr(0, content.size() / 2))));
     Must(staged.Append(AsBytes(content.substr(content.size() / 2))));
     IndexBatch batch;
-    Must(blobs_->Publish(std::move(staged), digest, batch));
+    Must(blobs_->Publish(staged, digest, batch));
     Must(index_->Commit(std::move(batch)));
     return digest;
   }

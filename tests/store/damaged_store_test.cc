@@ -160,8 +160,16 @@ TEST_F(DamagedStore, PartsThatAreGoneOrDamagedComeAgain) {
 }
 
 TEST_F(DamagedStore, ATreeUnderAnotherPackagesNameIsNotServed) {
-  Fill();
-  source_.AddImage("ghcr.io/a/b:other", {OneFile("f", "of another package")});
+  // Trees that are files: small ones lie in the index.
+  auto with_many = [](std::string_view content) {
+    TarWriter tar;
+    tar.File("f", content).File("big", Noise(200'000, 5));
+    for (int i = 0; i < 500; ++i) tar.File("many/" + std::to_string(i), "");
+    return tar.End().bytes();
+  };
+  source_.AddImage(kRef, {with_many(kContent), OneFile("g", "second layer")});
+  ASSERT_EQ(ReadPath("f"), kContent);
+  source_.AddImage("ghcr.io/a/b:other", {with_many("of another package")});
   ASSERT_EQ(ReadPath("f", "ghcr.io/a/b:other"), "of another package");
   const Digest one = Must(cache().Resolve(RefOf(kRef), {})).digest;
   const Digest other = Must(cache().Resolve(RefOf("ghcr.io/a/b:other"), {})).digest;

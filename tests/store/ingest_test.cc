@@ -46,8 +46,8 @@ class Ingests : public ::testing::Test {
     index_ = Must(Index::Open(directory_ / "index"));
     packs_ = std::make_unique<PackSet>(
         UniqueFd(open((directory_ / "packs").c_str(), O_RDONLY | O_DIRECTORY)), *index_);
-    pack_ = Must(packs_->Acquire());
-    writer_ = std::make_unique<ChunkWriter>(*pack_, *index_);
+    writer_ = std::make_unique<ChunkWriter>(Must(packs_->Acquire()), *index_, unkept_);
+    pack_ = writer_->pack()->pack();
   }
 
   static Descriptor Describe(std::string_view blob, std::string_view title = "") {
@@ -76,7 +76,7 @@ class Ingests : public ::testing::Test {
   }
 
   std::vector<SeenFile> Files(const IngestedLayer& ingested) {
-    Must(pack_->Flush());
+    Must(writer_->Flush());
     std::vector<SeenFile> files;
     for (size_t i = 0; i < ingested.layer.size(); ++i) {
       const Layer::Entry entry = ingested.layer.At(i);
@@ -102,14 +102,15 @@ class Ingests : public ::testing::Test {
     return files;
   }
   std::string PackText() const {
-    return ReadFile(directory_ / ("packs/" + PackSet::FileName(pack_->pack())));
+    return ReadFile(directory_ / ("packs/" + PackSet::FileName(pack_)));
   }
 
   const testing::TempDir directory_;
   Limits limits_;
   std::unique_ptr<Index> index_;
   std::unique_ptr<PackSet> packs_;
-  std::unique_ptr<PackWriter> pack_;
+  UnkeptChunks unkept_;
+  uint32_t pack_ = 0;
   std::unique_ptr<ChunkWriter> writer_;
 };
 
@@ -286,21 +287,21 @@ TEST_F(Ingests, WhatTheIndexKnowsIsNotStoredAgain) {
   Must(Ingest(Kind::kArtifact, content, "a"));
   IndexBatch batch;
   for (const auto& [digest, location] : writer_->added()) batch.PutChunk(digest, location);
-  Must(pack_->Flush());
+  Must(writer_->Flush());
   Must(index_->Commit(std::move(batch)));
   const uint64_t length = writer_->pack_length();
-  ChunkWriter next(*pack_, *index_);
+  ChunkWriter next(writer_->TakePack(), *index_, unkept_);
   Must(next.Ingest(StreamOf(content), Describe(content, "b"), 0, false, limits_));
   EXPECT_TRUE(next.added().empty());
   EXPECT_EQ(next.pack_length(), length);
 
   // One that compares finds what is damaged, and only that.
-  ChunkWriter careful(*pack_, *index_, packs_.get());
+  ChunkWriter careful(next.TakePack(), *index_, unkept_, packs_.get());
   Must(careful.Ingest(StreamOf(content), Describe(content, "b"), 0, false, limits_));
   EXPECT_TRUE(careful.added().empty());
   std::string bytes = PackText();
   bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
-  directory_.Write("packs/" + PackSet::FileName(pack_->pack()), bytes);
+  directory_.Write("packs/" + PackSet::FileName(pack_), bytes);
   Must(careful.Ingest(StreamOf(content), Describe(content, "b"), 0, false, limits_));
   EXPECT_EQ(careful.added().size(), 1U);
 }
@@ -339,7 +340,7 @@ TEST_F(Ingests, WrongBytesAreRefusedAndRolledBack) {
                   FailsWith(ErrorCode::kCorrupt))
           << c.name;
       Must(writer_->RollBackTo(mark));
-      Must(pack_->Flush());
+      Must(writer_->Flush());
       EXPECT_EQ(PackText().find("wrong content"), std::string::npos) << c.name;
       EXPECT_EQ(writer_->added().size(), 1U) << c.name;
     }

@@ -160,7 +160,7 @@ TEST(Store, UsageCountsWhatIsThere) {
 TEST(Store, APullLockHoldsUntilItIsDropped) {
   const testing::TempDir directory;
   const std::unique_ptr<Store> store = Must(Store::Open(directory / "s"));
-  std::unique_ptr<Store::PullLock> lock = Must(store->TryLockPull(DigestOf("a")));
+  std::unique_ptr<Store::Lock> lock = Must(store->TryLockPull(DigestOf("a")));
   ASSERT_NE(lock, nullptr);
   EXPECT_EQ(Must(store->TryLockPull(DigestOf("a"))), nullptr);
   EXPECT_NE(Must(store->TryLockPull(DigestOf("b"))), nullptr) << "another digest is free";
@@ -174,7 +174,7 @@ TEST(Store, APullLockHoldsAgainstOtherProcessesAndEndsWithItsOwn) {
   Must(Store::Open(root));
   Child child([&](Child::Channel& channel) {
     const std::unique_ptr<Store> store = Must(Store::Open(root));
-    const std::unique_ptr<Store::PullLock> lock = Must(store->TryLockPull(DigestOf("a")));
+    const std::unique_ptr<Store::Lock> lock = Must(store->TryLockPull(DigestOf("a")));
     channel.Tell();
     channel.Await();  // for ever: the parent kills it
   });

@@ -23,7 +23,6 @@ TEST(ConfigTest, EmptyTextGivesTheDefaults) {
 
 TEST(ConfigTest, ReadsEveryKey) {
   const auto config = ParseConfig(R"(
-store = "/srv/store"
 offline = true
 request_timeout = "1m30s"
 platform = "linux/arm64"
@@ -48,6 +47,12 @@ insecure = true
 layout = "layout"
 repository = "apps"
 
+[store]
+path = "/srv/store"
+max_size = "20GiB"
+min_free = "5%"
+max_age = "30d"
+
 [limits]
 max_blob = "1GiB"
 max_unpacked = 1000
@@ -58,6 +63,9 @@ max_depth = 9
                                   "/etc/ocifs/ocifs.toml");
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->store, "/srv/store");
+  EXPECT_EQ(config->max_size->Of(1000), uint64_t{20} << 30);
+  EXPECT_EQ(config->min_free->Of(1000), 50U);
+  EXPECT_EQ(config->max_age, std::chrono::hours(24 * 30));
   EXPECT_TRUE(config->offline);
   EXPECT_EQ(config->request_timeout, std::chrono::seconds(90));
   EXPECT_EQ(config->platform.ToString(), "linux/arm64");

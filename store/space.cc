@@ -1,0 +1,133 @@
+#include "store/space.h"
+
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+#include <utility>
+
+#include "store/log.h"
+
+namespace ocifs::store {
+namespace {
+
+// What may be written between two looks at the disk.
+constexpr uint64_t kCreditBytes = uint64_t{16} << 20;
+
+}  // namespace
+
+StoreLimits StoreLimits::Defaults(uint64_t filesystem_bytes) {
+  constexpr uint64_t kGiB = uint64_t{1} << 30;
+  return StoreLimits{.max_bytes = std::max(filesystem_bytes / 10, kGiB),
+                     .min_free_bytes = std::min(filesystem_bytes / 100, kGiB),
+                     .max_age = 0};
+}
+
+void Space::SetLimits(const StoreLimits& limits, std::function<void(uint64_t)> make_room) {
+  const MutexLock lock(mutex_);
+  limits_ = limits;
+  make_room_ = std::move(make_room);
+  credit_ = 0;
+}
+
+StoreLimits Space::limits() const {
+  const MutexLock lock(mutex_);
+  return limits_;
+}
+
+Result<Space::State> Space::MeasureAlone() const {
+  OCIFS_ASSIGN_OR_RETURN(const uint64_t named, measure_());
+  struct statvfs space;
+  if (fstatvfs(directory_fd_, &space) != 0) {
+    return Fail(ErrorFromErrno(errno, "reading the space of the store's filesystem"));
+  }
+  const MutexLock lock(mutex_);
+  State state;
+  state.used_bytes = named + held_;
+  state.free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
+  const uint64_t below_max =
+      limits_.max_bytes > state.used_bytes ? limits_.max_bytes - state.used_bytes : 0;
+  const uint64_t above_min =
+      state.free_bytes > limits_.min_free_bytes ? state.free_bytes - limits_.min_free_bytes : 0;
+  state.room_bytes = std::min(below_max, above_min);
+  const uint64_t over_max =
+      state.used_bytes > limits_.max_bytes ? state.used_bytes - limits_.max_bytes : 0;
+  const uint64_t under_min =
+      limits_.min_free_bytes > state.free_bytes ? limits_.min_free_bytes - state.free_bytes : 0;
+  state.over_bytes = std::max(over_max, under_min);
+  return state;
+}
+
+Result<Space::State> Space::Measure() { return MeasureAlone(); }
+
+Result<void> Space::Take(uint64_t bytes) {
+  std::function<void(uint64_t)> make_room;
+  {
+    const MutexLock lock(mutex_);
+    if (bytes <= credit_) {
+      credit_ -= bytes;
+      return {};
+    }
+    make_room = make_room_;
+  }
+  for (const bool last : {false, true}) {
+    OCIFS_ASSIGN_OR_RETURN(const State state, MeasureAlone());
+    if (state.room_bytes >= bytes) {
+      // A part of the room only: other threads and processes take of it, too.
+      const MutexLock lock(mutex_);
+      credit_ = std::min(kCreditBytes, (state.room_bytes - bytes) / 4);
+      return {};
+    }
+    if (last || !make_room) {
+      const StoreLimits set = limits();
+      const bool by_limit = state.used_bytes + bytes > set.max_bytes;
+      return Fail(ErrorCode::kNoSpace,
+                  by_limit ? "the store is at its limit of " + std::to_string(set.max_bytes) +
+                                 " bytes (store.max_size), and nothing more can be evicted"
+                           : "the filesystem of the store has " + std::to_string(state.free_bytes) +
+                                 " bytes left, of which " + std::to_string(set.min_free_bytes) +
+                                 " are to stay free (store.min_free)");
+    }
+    make_room(bytes);
+  }
+  return {};
+}
+
+void Space::Hold(uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  held_ += bytes;
+}
+
+void Space::LetGo(uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  held_ -= std::min(held_, bytes);
+}
+
+void Space::Kept() {
+  const MutexLock lock(mutex_);
+  if (!failure_) return;
+  failure_.reset();
+  Log(LogLevel::kInfo, "the store keeps what is pulled again");
+}
+
+void Space::NotKept(const Error& error) {
+  const MutexLock lock(mutex_);
+  if (!failure_) {
+    Log(LogLevel::kWarning,
+        "the store does not keep what is pulled; readers are served without it: " + error.message);
+    failure_ = KeepFailure{error, static_cast<int64_t>(std::time(nullptr))};
+  }
+  failure_->error = error;
+}
+
+std::optional<KeepFailure> Space::failure() const {
+  const MutexLock lock(mutex_);
+  return failure_;
+}
+
+bool CannotKeep(const Error& error) {
+  return error.code == ErrorCode::kNoSpace || error.code == ErrorCode::kStoreIo;
+}
+
+}  // namespace ocifs::store
