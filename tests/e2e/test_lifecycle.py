@@ -198,17 +198,22 @@ class Lifecycle(harness.TestCase):
                 os.listdir(self.point / package)
             self.assertEqual(numbers(), first)
 
-    def test_two_mounts_of_one_store(self):
+    def test_a_second_mount_of_one_store_is_refused(self):
+        """One line says which store, where it is mounted and what to do; the first mount goes on."""
         registry = self.registry()
         registry.push("app", "1", oci.image(fixtures.plain_tars()))
         one = self.mount("one")
-        two = self.mount("two", store=one.store)
         first = harness.tar_digest(harness.enter(one.path(registry.address, "app", "1")))
-        before = [path for _, path, _ in registry.requests() if "/blobs/" in path]
-        self.assertEqual(harness.tar_digest(harness.enter(two.path(registry.address, "app", "1"))), first)
-        after = [path for _, path, _ in registry.requests() if "/blobs/" in path]
-        self.assertEqual(after, before)
+        point = self.directory / "second"
+        point.mkdir()
+        refused = subprocess.run([harness.OCIFS, "-f", "--store", one.store, "--config", one.config, point],
+                                 env=one.environment, capture_output=True, text=True, timeout=60)
+        self.assertEqual(refused.returncode, 1)
+        for words in (str(one.store), str(one.mountpoint), "--store"):
+            self.assertIn(words, refused.stderr)
+        self.assertEqual(harness.tar_digest(harness.enter(one.path(registry.address, "app", "1"))), first)
         one.stop()
+        two = self.mount("two", store=one.store)
         self.assertEqual(harness.tar_digest(harness.enter(two.path(registry.address, "app", "1"))), first)
 
     def test_working_directory_and_open_files_keep_it_busy(self):
