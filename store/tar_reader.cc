@@ -315,6 +315,7 @@ class LibarchiveTarReader final : public TarReader {
       return EntryError(ErrorCode::kTooLarge, "a file larger than the limit for a package");
     }
     entry_.is_hard_link = header_->is_hard_link;
+    entry_.is_absolute = header_->name.starts_with('/');
     entry_.link_target.clear();
     if (header_->is_hard_link) {
       OCIFS_RETURN_IF_ERROR(NormalizePath(header_->link, entry_.link_target));

@@ -25,6 +25,7 @@ struct TarEntry {
   std::string path;
   NodeAttributes attributes;
   bool is_hard_link = false;
+  bool is_absolute = false;  // the archive's own name for it starts with '/'
   // Of a symlink: the target as written, 1 to kMaxLinkTargetBytes bytes.
   // Of a hard link: the path of an earlier entry, in the form of `path`.
   std::string link_target;
