@@ -16,6 +16,7 @@
 #include "tools/login.h"
 #include "tools/remote.h"
 #include "tools/store_commands.h"
+#include "tools/transfer_commands.h"
 
 namespace ocifs::tools {
 namespace {
@@ -46,7 +47,7 @@ int RunCommand(CommandLine& line, int (*command)(const CommandOptions&)) {
   if (!config) return Complain(config.error());
   config->offline = config->offline || line.offline;
   line.options.config = *std::move(config);
-  umask(077);
+  line.options.umask = umask(077);
   // What a library has to say apart from errors, which commands report themselves.
   if (!SetUpLog(LogTarget::kStandardError, line.options.config.log_file,
                 store::LogLevel::kWarning)) {
@@ -168,6 +169,29 @@ int main(int argc, char** argv) {
   add("unpin", "Let packages be evicted again", ocifs::tools::Unpin)
       ->add_option("REFERENCE", line.options.arguments, "What not to keep")
       ->required();
+  CLI::App* exporting =
+      add("export", "Write packages to an OCI image layout, to be carried elsewhere",
+          ocifs::tools::Export);
+  exporting
+      ->add_option("REFERENCE... DESTINATION", line.options.arguments,
+                   "What to write, and where to: a directory, or a file that ends in .tar")
+      ->type_name("")
+      ->required();
+  exporting->add_flag("--refetch", line.options.refetch,
+                      "Get blobs that the store has dropped from the registry again");
+  CLI::App* importing = add("import", "Take the packages of an OCI image layout into the store",
+                            ocifs::tools::Import);
+  importing->add_option("LAYOUT", line.options.file, "A directory or an uncompressed tar of one")
+      ->type_name("")
+      ->required();
+  importing
+      ->add_option("REFERENCE", line.options.arguments, "What its only package is to be called")
+      ->type_name("")
+      ->expected(0, 1);
+  importing->add_flag("--replace", line.options.replace,
+                      "Let references stand for what the layout says");
+  add("du", "Tell what packages cost on disk and what they share", ocifs::tools::DiskUsage)
+      ->add_option("REFERENCE", line.options.arguments, "Only these");
 
   auto add_login = [&](const char* name, const char* what, int (*run)(const LoginOptions&)) {
     CLI::App* sub = app.add_subcommand(name, what);
