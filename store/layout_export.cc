@@ -176,7 +176,11 @@ class Exporter {
     std::array<std::byte, 1> byte{};
     const Result<size_t> read = pull_.ReadBlob(package, blob, 0, byte, context_);
     if (!read) return Fail(read.error());
-    return {};
+    // A store without room serves what it does not keep.
+    OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> record,
+                           OrMissing(pull_.store().index().FindBlob(blob.digest)));
+    if (record) return {};
+    return Fail(ErrorCode::kNoSpace, "the store has no room to keep it for the export");
   }
 
   // False when the store has nothing below the index.

@@ -101,8 +101,8 @@ class Importer {
     auto bytes = documents_.find(digest);
     if (bytes == documents_.end()) {
       OCIFS_RETURN_IF_ERROR(CheckBlob(descriptor, "manifest"));
-      if (descriptor.size > kMaxDocumentBytes ||
-          (document_bytes_ += descriptor.size) > kMaxAllDocumentBytes) {
+      document_bytes_ += descriptor.size;
+      if (descriptor.size > kMaxDocumentBytes || document_bytes_ > kMaxAllDocumentBytes) {
         return Fail(ErrorCode::kTooLarge,
                     "layout " + layout_.path() + ": manifest " + digest.ToString() + " of " +
                         std::to_string(descriptor.size) + " bytes is one too many or too large");
@@ -118,7 +118,7 @@ class Importer {
     return ParseDocument(digest, bytes->second, descriptor.media_type);
   }
 
-  // Whether the layout has it with the size of its descriptor; nullopt when it has none.
+  // The layout has it, with the size of its descriptor, and it is not over the limit.
   Result<void> CheckBlob(const Descriptor& blob, std::string_view kind) {
     OCIFS_ASSIGN_OR_RETURN(const std::optional<uint64_t> size, layout_.SizeOf(blob.digest));
     const std::string what = std::string(kind) + " " + blob.digest.ToString();

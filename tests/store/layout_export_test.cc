@@ -14,6 +14,7 @@
 #include "store/blob_store.h"
 #include "store/json.h"
 #include "store/layout_writer.h"
+#include "store/space.h"
 #include "tests/store/layout_fixture.h"
 
 namespace ocifs::store {
@@ -275,6 +276,13 @@ TEST_F(LayoutExport, ADroppedBlobIsFetchedOnDemandOnly) {
   const ExportOptions refetch{.dropped = ExportOptions::Dropped::kFetch, .modes = {}};
   Must(Export({kRef}, Place("out"), refetch));
   EXPECT_EQ(BlobIn("out", DigestOf(tar)), tar);
+  // A store without room has nothing to copy from.
+  Must(store_->blobs().Drop(source_.LayerOf(manifest, 0)));
+  store_->SetLimits(StoreLimits{.max_bytes = 1});
+  EXPECT_THAT(Export({kRef}, Place("out3"), refetch), FailsWith(ErrorCode::kNoSpace));
+  EXPECT_FALSE(fs::exists(Place("out3")));
+  store_->SetLimits(StoreLimits());
+  Must(Export({kRef}, Place("out3"), refetch));
   // Offline it cannot.
   Must(store_->blobs().Drop(source_.LayerOf(manifest, 0)));
   Stop();
