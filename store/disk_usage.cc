@@ -93,9 +93,11 @@ class Measurement {
       if (!package.pinned) package.reclaimable = package.stored - package.shared;
       usage_.apparent += package.apparent;
     }
-    std::stable_sort(
-        usage_.packages.begin(), usage_.packages.end(),
-        [](const PackageUsage& a, const PackageUsage& b) { return a.reclaimable > b.reclaimable; });
+    std::sort(usage_.packages.begin(), usage_.packages.end(),
+              [](const PackageUsage& a, const PackageUsage& b) {
+                return a.reclaimable != b.reclaimable ? a.reclaimable > b.reclaimable
+                                                      : a.manifest < b.manifest;
+              });
     OCIFS_ASSIGN_OR_RETURN(const UniqueFd root,
                            OpenAt(AT_FDCWD, store_.root(), O_RDONLY | O_DIRECTORY));
     OCIFS_ASSIGN_OR_RETURN(usage_.on_disk, BlocksBelow(root.get(), 0));

@@ -228,7 +228,6 @@ TEST_F(LayoutImport, AnIndexBringsThePlatformsThatTheLayoutHolds) {
 TEST_F(LayoutImport, AnIndexWithoutThePlatformOfThisMachineIsRefused) {
   LayoutFiles layout;
   const std::string tar = OneFile("f", "x");
-  const std::string config = LayoutFiles::ImageConfig(tar);
   const std::string absent = LayoutFiles::Described(media_type::kOciManifest, "my own",
                                                     LayoutFiles::OfPlatform(Platform::Host()));
   const std::string other = layout.Image(tar, LayoutFiles::OfPlatform(ForeignPlatform()));
