@@ -287,6 +287,9 @@ Result<Collected> Collector::Collect(const CollectRequest& request) {
   if (!request.dry_run) {
     OCIFS_RETURN_IF_ERROR(RemoveFiles(result));
     OCIFS_RETURN_IF_ERROR(ReclaimPacks(false, result));
+    if (Result<void> compacted = store_.index().CompactJournal(); !compacted) {
+      Log(LogLevel::kWarning, compacted.error().message);
+    }
   }
   OCIFS_ASSIGN_OR_RETURN(const std::vector<Candidate> all, Candidates());
   std::vector<const Candidate*> victims;

@@ -36,7 +36,15 @@ StoreLimits Space::limits() const {
   return limits_;
 }
 
-Result<Space::State> Space::MeasureAlone() const {
+Result<Space::State> Space::Measure() { return TakeMeasured(UINT64_MAX); }
+
+// Holds the bytes if there is room for them.
+Result<Space::State> Space::TakeMeasured(uint64_t bytes) {
+  uint64_t held_before;
+  {
+    const MutexLock lock(mutex_);
+    held_before = held_;
+  }
   OCIFS_ASSIGN_OR_RETURN(const uint64_t named, measure_());
   struct statvfs space;
   if (fstatvfs(directory_fd_, &space) != 0) {
@@ -44,7 +52,8 @@ Result<Space::State> Space::MeasureAlone() const {
   }
   const MutexLock lock(mutex_);
   State state;
-  state.used_bytes = named + held_;
+  // What was held when the measurement began may have been written behind its back.
+  state.used_bytes = named + std::max(held_before, held_);
   state.free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
   const uint64_t below_max =
       limits_.max_bytes > state.used_bytes ? limits_.max_bytes - state.used_bytes : 0;
@@ -56,10 +65,13 @@ Result<Space::State> Space::MeasureAlone() const {
   const uint64_t under_min =
       limits_.min_free_bytes > state.free_bytes ? limits_.min_free_bytes - state.free_bytes : 0;
   state.over_bytes = std::max(over_max, under_min);
+  if (state.room_bytes >= bytes) {
+    held_ += bytes;
+    // A part of the room only: other processes take of it, too.
+    credit_ = std::min(kCreditBytes, (state.room_bytes - bytes) / 4);
+  }
   return state;
 }
-
-Result<Space::State> Space::Measure() { return MeasureAlone(); }
 
 Result<void> Space::Take(uint64_t bytes) {
   std::function<void(uint64_t)> make_room;
@@ -67,18 +79,14 @@ Result<void> Space::Take(uint64_t bytes) {
     const MutexLock lock(mutex_);
     if (bytes <= credit_) {
       credit_ -= bytes;
+      held_ += bytes;
       return {};
     }
     make_room = make_room_;
   }
   for (const bool last : {false, true}) {
-    OCIFS_ASSIGN_OR_RETURN(const State state, MeasureAlone());
-    if (state.room_bytes >= bytes) {
-      // A part of the room only: other threads and processes take of it, too.
-      const MutexLock lock(mutex_);
-      credit_ = std::min(kCreditBytes, (state.room_bytes - bytes) / 4);
-      return {};
-    }
+    OCIFS_ASSIGN_OR_RETURN(const State state, TakeMeasured(bytes));
+    if (state.room_bytes >= bytes) return {};
     if (last || !make_room) {
       const StoreLimits set = limits();
       const bool by_limit = state.used_bytes + bytes > set.max_bytes;
@@ -92,11 +100,6 @@ Result<void> Space::Take(uint64_t bytes) {
     make_room(bytes);
   }
   return {};
-}
-
-void Space::Hold(uint64_t bytes) {
-  const MutexLock lock(mutex_);
-  held_ += bytes;
 }
 
 void Space::LetGo(uint64_t bytes) {

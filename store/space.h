@@ -42,10 +42,10 @@ class Space {
   void SetLimits(const StoreLimits& limits, std::function<void(uint64_t)> make_room);
   StoreLimits limits() const;
 
-  // Before `bytes` are written. Cost: nothing, but a measurement each 16 MiB.
+  // Before `bytes` are written. They are held, beside what a measurement finds, until LetGo: when
+  // they lie in a file that has a name, or will not be written. Cost: nothing, but a measurement
+  // each 16 MiB, and more of them near a limit.
   Result<void> Take(uint64_t bytes);
-  // For files that have no name yet, which no measurement finds.
-  void Hold(uint64_t bytes);
   void LetGo(uint64_t bytes);
 
   // What the store takes now, with what is held, and what may be added to it; measured.
@@ -63,7 +63,7 @@ class Space {
   std::optional<KeepFailure> failure() const;
 
  private:
-  Result<State> MeasureAlone() const;
+  Result<State> TakeMeasured(uint64_t bytes);
 
   const int directory_fd_;
   const std::function<Result<uint64_t>()> measure_;

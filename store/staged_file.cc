@@ -77,7 +77,6 @@ StagedFile& StagedFile::operator=(StagedFile&& other) noexcept {
 Result<void> StagedFile::Append(std::span<const std::byte> bytes) {
   if (space_ != nullptr) {
     OCIFS_RETURN_IF_ERROR(space_->Take(bytes.size()));
-    space_->Hold(bytes.size());
     held_ += bytes.size();
   }
   OCIFS_RETURN_IF_ERROR(WriteExactly(fd_.get(), size_, bytes, "a new file of the store"));

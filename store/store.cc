@@ -79,7 +79,10 @@ Result<uint64_t> Store::Rep::RemoveUnnamedTrees() {
 Result<uint64_t> Store::Rep::Measure() const {
   OCIFS_ASSIGN_OR_RETURN(const uint64_t packed, packs->DiskBytes());
   OCIFS_ASSIGN_OR_RETURN(const IndexTotals totals, index->Totals());
-  return packed + totals.blob_file_bytes + totals.tree_file_bytes + index->FileBytes();
+  struct stat journal;
+  const bool has_journal = fstatat(directory.get(), "index/journal", &journal, 0) == 0;
+  return packed + totals.blob_file_bytes + totals.tree_file_bytes + index->FileBytes() +
+         (has_journal ? static_cast<uint64_t>(journal.st_size) : 0);
 }
 
 Store::Store(std::unique_ptr<Rep> rep) : rep_(std::move(rep)) {}

@@ -134,7 +134,9 @@ Result<void> Serve(const CommandLine& line, const Config& config, ReadySignal& r
   // Logins and tokens are in this memory: it goes into no core file, and is not for other processes
   // of the user to look at. Not before fusermount3 has been started, which must know its caller.
   prctl(PR_SET_DUMPABLE, 0);
-  OCIFS_ASSIGN_OR_RETURN(const MountEntry entry, MountEntry::Add(config.store, line.mount_point));
+  // Only for `ocifs-ctl path`: a mount does not fail because a disk is full.
+  const Result<MountEntry> entry = MountEntry::Add(config.store, line.mount_point);
+  if (!entry) store::Log(LogLevel::kWarning, entry.error().message);
   const Janitor janitor(engine->store());
   OCIFS_RETURN_IF_ERROR(session->Run());
   if (!served) return Fail(ErrorCode::kInternal, "the mount ended before it was ready");
