@@ -242,8 +242,9 @@ class Checker {
     ++report_.blobs;
     const BytesMoved moved = [this](uint64_t bytes) { return Moved(bytes); };
     OCIFS_ASSIGN_OR_RETURN(std::string reason, CheckBlobOnce(store_, digest, moved));
+    if (reason.empty()) return {};
     // Its file may have been written anew.
-    if (!reason.empty()) OCIFS_ASSIGN_OR_RETURN(reason, CheckBlob(store_, digest));
+    OCIFS_ASSIGN_OR_RETURN(reason, CheckBlob(store_, digest));
     if (reason.empty()) return {};
     blob_damage_.emplace(digest, report_.blob_damage.size());
     report_.blob_damage.push_back(DamagedBlob{digest, std::move(reason), {}});

@@ -332,8 +332,8 @@ Result<Collected> Collector::Collect(const CollectRequest& request) {
   auto wanted = [&]() -> Result<uint64_t> {
     OCIFS_ASSIGN_OR_RETURN(const Space::State state, store_.space().Measure());
     uint64_t bytes = 0;
-    if (state.used_bytes + request.free_bytes > limits.max_bytes) {
-      const uint64_t low = limits.max_bytes / 100 * kLowPercent;
+    if (state.used_bytes + request.free_bytes > state.max_bytes) {
+      const uint64_t low = state.max_bytes / 100 * kLowPercent;
       const uint64_t target = low > request.free_bytes ? low - request.free_bytes : 0;
       bytes = state.used_bytes - std::min(state.used_bytes, target);
     }

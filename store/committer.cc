@@ -59,10 +59,9 @@ void Committer::Run(std::shared_ptr<Work> work) {
         failure_ = committed.error();
       }
       // Who waits for the package or its blobs shall not wait for the disk.
-      next.locks.clear();
-      // A full disk may have room later; what failed otherwise is not believed again.
-      const bool again = committed.error().code == ErrorCode::kNoSpace && !next.no_tree;
-      if (again && failed_.size() <= kMaxFailed) return;
+      for (const auto& waiting : failed_) waiting->locks.clear();
+      // The disk may do better later, but not with what it was asked to sync and did not.
+      if (!next.lost && !next.no_tree && failed_.size() <= kMaxFailed) return;
     } else if (next.unkept) {
       store_.space().NotKept(*next.unkept);
       const MutexLock lock(mutex_);
@@ -99,6 +98,7 @@ Result<void> Committer::CommitOnce(Work& work) {
       for (const auto& chunks : work.chunks) pending_.Remove(chunks);
       work.chunks.clear();
       work.packs.clear();
+      work.lost = true;
       work.package->ClearAllVerified();
       return synced;
     }
@@ -116,7 +116,10 @@ Result<void> Committer::CommitOnce(Work& work) {
   }
   const Digest& manifest = work.package->manifest_digest();
   if (work.tree) {
-    OCIFS_RETURN_IF_ERROR(work.tree->Publish(Store::TreeFileName(manifest)));
+    if (Result<void> published = work.tree->Publish(Store::TreeFileName(manifest)); !published) {
+      work.lost = published.error().code != ErrorCode::kNoSpace;
+      return published;
+    }
     OCIFS_RETURN_IF_ERROR(SyncDirectory(store_.trees_fd(), "trees"));
   }
   for (const auto& chunks : work.chunks) {

@@ -63,6 +63,8 @@ class Committer {
     // Why some of the content is in no pack, or the tree nowhere.
     std::optional<Error> unkept;
     std::optional<Error> no_tree;
+    // Something was not synced when it should have been, and is not believed to be there later.
+    bool lost = false;
   };
   // The chunks are pending until the commit is done, and while it can be tried again.
   void Submit(std::unique_ptr<Work> work);

@@ -76,6 +76,7 @@ class Transaction {
   Transaction& operator=(const Transaction&) = delete;
   MDB_txn* get() const { return txn_; }
   int Commit() { return mdb_txn_commit(std::exchange(txn_, nullptr)); }
+  void Abort() { mdb_txn_abort(std::exchange(txn_, nullptr)); }
 
  private:
   MDB_txn* txn_;
@@ -205,8 +206,8 @@ class Index::Rep {
 
   // Calls `read` with a transaction.
   template <typename Read>
-  auto Reading(Read read) const -> decltype(read(nullptr)) {
-    OCIFS_ASSIGN_OR_RETURN(const OpenTransaction open, Begin(MDB_RDONLY));
+  auto Reading(Read read, unsigned flags = MDB_RDONLY) const -> decltype(read(nullptr)) {
+    OCIFS_ASSIGN_OR_RETURN(const OpenTransaction open, Begin(flags));
     struct Ender {
       ~Ender() { rep.End(open); }
       const Rep& rep;
@@ -296,6 +297,7 @@ class Index::Rep {
   std::string path;
   bool read_only = false;
   std::unique_ptr<Journal> journal;  // used inside write transactions only
+  mutable std::atomic<bool> journal_is_behind_ = false;  // as Verify found it
 
  private:
   template <typename Through, typename Decode, typename Visit>
@@ -568,6 +570,8 @@ class IndexWriter {
 
   // `batch` must live as long as the writer.
   Result<void> Apply(const IndexBatch& batch);
+  // After Apply: where the journal ends now.
+  Result<void> NoteJournal(uint64_t end);
   // LMDB's code behind the last error.
   int code() const { return code_; }
   const std::vector<JournalRecord>& journal() const { return journal_; }
@@ -843,6 +847,11 @@ Result<void> IndexWriter::Finish() {
   return Set(IndexTable::kMeta, kTotalsKey, EncodeMeta(kTotalsKey, meta_));
 }
 
+Result<void> IndexWriter::NoteJournal(uint64_t end) {
+  meta_.journal_end = end;
+  return Set(IndexTable::kMeta, kTotalsKey, EncodeMeta(kTotalsKey, meta_));
+}
+
 Result<void> IndexWriter::Apply(const IndexBatch& batch) {
   OCIFS_RETURN_IF_ERROR(Load());
   // In key order: neighbours share pages, and each page is found and copied once. Changes to one
@@ -1043,6 +1052,12 @@ Result<uint64_t> Index::Rep::WriteOnce(const Apply& apply, uint64_t& full_bytes)
     const auto durability =
         writer.has_pins() ? Journal::Durability::kNow : Journal::Durability::kLater;
     OCIFS_RETURN_IF_ERROR(journal->Append(writer.journal(), durability));
+    if (Result<void> noted = writer.NoteJournal(journal->end()); !noted) {
+      note(writer.code());
+      txn.Abort();
+      UndoJournal(writer.journal());
+      return Fail(std::move(noted).error());
+    }
   }
   const int code = txn.Commit();
   if (code != 0) {
@@ -1330,32 +1345,34 @@ Result<void> Index::CompactJournal() { return rep_->CompactJournal(); }
 Result<void> Index::Rep::CompactJournal() {
   constexpr uint64_t kSmallBytes = uint64_t{4} << 20;
   if (read_only) return {};
-  OCIFS_ASSIGN_OR_RETURN(const OpenTransaction open, Begin(0));
-  struct Ender {
-    ~Ender() { rep.End(open); }
-    const Rep& rep;
-    const OpenTransaction& open;
-  } const ender{*this, open};
-  const CrashScope scope(directory_fd());
-  OCIFS_ASSIGN_OR_RETURN(const MetaRecord meta, MetaIn(open.txn));
-  OCIFS_ASSIGN_OR_RETURN(const uint64_t size, journal->Size());
-  const bool gone = size < meta.journal_bytes;
-  const bool stale = size > kSmallBytes && size > 2 * meta.journal_bytes;
-  if (!gone && !stale) return {};
-  OCIFS_ASSIGN_OR_RETURN(JournalRewriter rewriter, JournalRewriter::Begin(directory_fd()));
-  for (const IndexTable t : kJournalledTables) {
-    OCIFS_RETURN_IF_ERROR(
-        WalkIn(open.txn, t, {}, [&](std::string_view key, std::string_view value) -> Result<bool> {
-          // The journal may be the only one that has it right.
-          if (!IsWhole(t, key, value)) return Damaged(t);
-          if (!IsJournalled(t, key, value)) return true;
-          if (Result<void> added = rewriter.Add({t, key, value}); !added) {
-            return Fail(std::move(added).error());
-          }
-          return true;
-        }));
-  }
-  return rewriter.Publish();
+  auto rewrite = [this](IndexWriter& writer, const OpenTransaction& open) -> Result<void> {
+    OCIFS_RETURN_IF_ERROR(writer.Apply(IndexBatch()));
+    OCIFS_ASSIGN_OR_RETURN(const MetaRecord meta, MetaIn(open.txn));
+    OCIFS_ASSIGN_OR_RETURN(const uint64_t size, journal->Size());
+    const bool gone = journal_is_behind_ || size < meta.journal_end;
+    const bool stale = size > kSmallBytes && size > 2 * meta.journal_bytes;
+    if (!gone && !stale) return {};
+    OCIFS_ASSIGN_OR_RETURN(JournalRewriter rewriter, JournalRewriter::Begin(directory_fd()));
+    for (const IndexTable t : kJournalledTables) {
+      OCIFS_RETURN_IF_ERROR(WalkIn(
+          open.txn, t, {}, [&](std::string_view key, std::string_view value) -> Result<bool> {
+            // The journal may be the only one that has it right.
+            if (!IsWhole(t, key, value)) return Damaged(t);
+            if (!IsJournalled(t, key, value)) return true;
+            if (Result<void> added = rewriter.Add({t, key, value}); !added) {
+              return Fail(std::move(added).error());
+            }
+            return true;
+          }));
+    }
+    OCIFS_RETURN_IF_ERROR(rewriter.Publish());
+    journal_is_behind_ = false;
+    // Were this not committed, the journal would be written anew once more.
+    OCIFS_ASSIGN_OR_RETURN(const uint64_t new_size, journal->Size());
+    return writer.NoteJournal(new_size);
+  };
+  OCIFS_RETURN_IF_ERROR(Write(rewrite));
+  return {};
 }
 
 // --- verification --------------------------------------------------------------------------------
@@ -1374,7 +1391,17 @@ uint64_t Index::Rep::FileBytes() const {
 }
 
 Result<void> Index::Verify() const {
-  Result<void> verified = rep_->Reading([&](MDB_txn* txn) { return rep_->VerifyIn(txn); });
+  // Nobody commits, or is between the journal and its commit, while they are compared. The table of
+  // free pages is for readers alone; a thread that writes has its place among them left.
+  auto verify = [&](MDB_txn* outer) -> Result<void> {
+    if (rep_->read_only) return rep_->VerifyIn(outer);
+    MDB_txn* txn = nullptr;
+    const int code = mdb_txn_begin(rep_->environment(), nullptr, MDB_RDONLY, &txn);
+    if (code != 0) return Fail(rep_->Translate(code, "verifying"));
+    const Transaction reader(txn);
+    return rep_->VerifyIn(reader.get());
+  };
+  Result<void> verified = rep_->Reading(verify, rep_->read_only ? MDB_RDONLY : 0);
   if (!verified && verified.error().code == ErrorCode::kIndexDamaged) {
     rep_->MarkDamaged(verified.error().message);
   }
@@ -1471,7 +1498,12 @@ Result<void> Index::Rep::VerifyIn(MDB_txn* txn) const {
       value = EncodePackage(key.second, *package);
     }
   }
-  if (content.values != journalled) return damaged("the journal says something else");
+  if (content.values == journalled) return {};
+  // A journal that was not synced may have lost its end, or have holes, after a power loss.
+  if (content.damaged_bytes == 0 && content.bytes > meta.journal_end) {
+    return damaged("the journal says more");
+  }
+  journal_is_behind_ = true;
   return {};
 }
 

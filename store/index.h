@@ -262,7 +262,8 @@ class Index {
 
   // Reads everything in one transaction: the order of keys, all checksums, and whether the sums,
   // the counts of entries and of pages, and the journal say the same. kIndexDamaged, with the
-  // reason, and the marker is left. Cost: reads the whole index and the journal.
+  // reason, and the marker is left. Writers in all processes wait meanwhile. Cost: reads the whole
+  // index and the journal.
   Result<void> Verify() const;
   // Bytes of the file that are in use.
   uint64_t FileBytes() const;

@@ -200,6 +200,7 @@ std::string EncodeMeta(std::string_view key, const MetaRecord& r) {
       .Add(r.totals.live_bytes)
       .Add(r.totals.evictions)
       .Add(r.journal_bytes)
+      .Add(r.journal_end)
       .Add(r.next_pack)
       .Finish(In(IndexTable::kMeta, key));
 }
@@ -211,6 +212,7 @@ std::optional<MetaRecord> DecodeMeta(std::string_view key, std::string_view valu
   r.totals.live_bytes = d.Take<uint64_t>();
   r.totals.evictions = d.Take<uint64_t>();
   r.journal_bytes = d.Take<uint64_t>();
+  r.journal_end = d.Take<uint64_t>();
   r.next_pack = d.Take<uint32_t>();
   if (!d.Done()) return std::nullopt;
   return r;

@@ -42,6 +42,7 @@ std::string_view TableName(IndexTable table);
 struct MetaRecord {
   IndexTotals totals;          // `packages` is not kept: the table knows how many it has
   uint64_t journal_bytes = 0;  // of the journal's records of all that lies in the tables
+  uint64_t journal_end = 0;    // length of the journal when the last record was appended
   uint32_t next_pack = 1;
 };
 inline constexpr std::string_view kTotalsKey = "totals";

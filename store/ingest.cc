@@ -358,6 +358,8 @@ Result<ChunkDigest> ChunkWriter::FinishChunk() {
                            OrMissing(index_.FindChunk(digest)));
     known = location && (stored_ == nullptr || IsStoredAt(*location));
   }
+  // Who waits for it is served even if what is kept now cannot be read later.
+  if (unkept_.IsWanted(digest)) unkept_.Add(digest, Chunk());
   if (!known && keeps()) {
     added_.emplace(digest, pack_->Keep(digest));
     if (pack_->WantsFlush()) OCIFS_RETURN_IF_ERROR(Flush());

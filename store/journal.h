@@ -43,6 +43,8 @@ class Journal {
   // Takes the last Append back; false when another has written since.
   Result<bool> TakeBack();
   Result<uint64_t> Size();
+  // The file's length behind the last Append.
+  uint64_t end() const { return after_; }
 
  private:
   // Opens the file, again if another process has replaced it.

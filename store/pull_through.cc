@@ -138,6 +138,8 @@ class PullThrough::Impl {
   // Enters a reference; what the store cannot keep is remembered by this process.
   Result<void> KeepRef(const Reference& reference, const RefRecord& record, IndexBatch batch);
 
+  Result<void> KeepRefs();
+
   // One chunk's bytes from `skip` on; kCorrupt when what the store has is not the chunk, kNotFound
   // when it has none.
   Result<void> ReadChunk(const StoredPackage& package, uint32_t number, const ChunkRef& chunk,
@@ -250,6 +252,25 @@ Result<void> PullThrough::Impl::KeepRef(const Reference& reference, const RefRec
     unkept_refs_.insert_or_assign(reference.ToString(), record);
   }
   has_unkept_refs_.store(!unkept_refs_.empty(), std::memory_order_release);
+  return {};
+}
+
+// What could not be entered before is tried again.
+Result<void> PullThrough::Impl::KeepRefs() {
+  if (!has_unkept_refs_.load(std::memory_order_acquire)) return {};
+  IndexBatch batch;
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& [name, record] : unkept_refs_) {
+      OCIFS_ASSIGN_OR_RETURN(const Reference reference, Reference::Parse(name));
+      batch.PutRef(reference, record);
+      if (reference.tag()) batch.PutRef(Reference(reference.repository(), record.digest), record);
+    }
+  }
+  OCIFS_RETURN_IF_ERROR(store_.index().Commit(std::move(batch)));
+  const MutexLock lock(mutex_);
+  unkept_refs_.clear();
+  has_unkept_refs_.store(false, std::memory_order_release);
   return {};
 }
 
@@ -704,6 +725,7 @@ Result<void> PullThrough::Impl::Flush(const RequestContext& context) {
   constexpr int kAttempts = 3;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     OCIFS_RETURN_IF_ERROR(committer_.Flush());
+    OCIFS_RETURN_IF_ERROR(KeepRefs());
     const auto incomplete = committer_.TakeIncomplete();
     if (incomplete.empty()) return store_.FlushUses();
     for (const auto& package : incomplete) {

@@ -19,7 +19,6 @@
 namespace ocifs::store {
 namespace {
 
-// The first node and chunk position of each chunk of a tree that the index lacks.
 struct AbsentChunk {
   NodeIndex file = 0;
   ChunkRef chunk;
@@ -169,8 +168,10 @@ class Repairer {
     }
     // A tree that was made anew is on its way.
     OCIFS_RETURN_IF_ERROR(cache_.Flush(context_));
-    OCIFS_RETURN_IF_ERROR(RestoreContent(*opened));
-    OCIFS_RETURN_IF_ERROR(MarkIfComplete(package.manifest));
+    if (package.damaged_files > 0 || package.claims_too_much || !package.tree_error.empty()) {
+      OCIFS_RETURN_IF_ERROR(RestoreContent(*opened));
+      OCIFS_RETURN_IF_ERROR(MarkIfComplete(package.manifest));
+    }
     if (!cache_.options().offline) OCIFS_RETURN_IF_ERROR(RestoreBlobs(*opened, package));
     return {};
   }

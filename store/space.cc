@@ -14,6 +14,9 @@ namespace {
 
 // What may be written between two looks at the disk.
 constexpr uint64_t kCreditBytes = uint64_t{16} << 20;
+// The part of the limit (one of so many) that is left for what the filesystem itself needs: blocks
+// that are not full, maps of extents, directories.
+constexpr uint64_t kMetadataPart = 32;
 
 }  // namespace
 
@@ -55,13 +58,13 @@ Result<Space::State> Space::TakeMeasured(uint64_t bytes) {
   // What was held when the measurement began may have been written behind its back.
   state.used_bytes = named + std::max(held_before, held_);
   state.free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
-  const uint64_t below_max =
-      limits_.max_bytes > state.used_bytes ? limits_.max_bytes - state.used_bytes : 0;
+  const uint64_t max = limits_.max_bytes - limits_.max_bytes / kMetadataPart;
+  state.max_bytes = max;
+  const uint64_t below_max = max > state.used_bytes ? max - state.used_bytes : 0;
   const uint64_t above_min =
       state.free_bytes > limits_.min_free_bytes ? state.free_bytes - limits_.min_free_bytes : 0;
   state.room_bytes = std::min(below_max, above_min);
-  const uint64_t over_max =
-      state.used_bytes > limits_.max_bytes ? state.used_bytes - limits_.max_bytes : 0;
+  const uint64_t over_max = state.used_bytes > max ? state.used_bytes - max : 0;
   const uint64_t under_min =
       limits_.min_free_bytes > state.free_bytes ? limits_.min_free_bytes - state.free_bytes : 0;
   state.over_bytes = std::max(over_max, under_min);

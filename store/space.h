@@ -51,6 +51,7 @@ class Space {
   // What the store takes now, with what is held, and what may be added to it; measured.
   struct State {
     uint64_t used_bytes = 0;
+    uint64_t max_bytes = 0;   // that may be used: the limit, less what the filesystem itself needs
     uint64_t free_bytes = 0;  // of the filesystem, for us
     uint64_t room_bytes = 0;  // until a limit is reached
     uint64_t over_bytes = 0;  // that have to go to be below the limits

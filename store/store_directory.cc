@@ -251,6 +251,12 @@ Result<StoreDirectory> OpenStoreDirectory(const std::string& root, IndexRebuild 
   struct statvfs space;
   if (fstatvfs(fd, &space) != 0) return Fail(ErrorFromErrno(errno, "reading " + root));
   directory.read_only = (space.f_flag & ST_RDONLY) != 0;
+  if (!directory.read_only) {
+    // A filesystem that gave up after an error does not always say so.
+    const Result<UniqueFd> writable = OpenAt(fd, "lock", O_RDWR | O_CREAT, 0600);
+    directory.read_only = !writable && writable.error().code == ErrorCode::kNoSpace &&
+                          faccessat(fd, "lock", F_OK, 0) == 0;
+  }
   OCIFS_RETURN_IF_ERROR(LockForUse(directory, root));
   if (directory.alone) OCIFS_RETURN_IF_ERROR(FinishRebuild(fd));
   OCIFS_ASSIGN_OR_RETURN(directory.trees, OpenDirectory(fd, "trees", 0700));

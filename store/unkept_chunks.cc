@@ -8,6 +8,7 @@ UnkeptChunks::Want::Want(UnkeptChunks& chunks, const ChunkDigest& digest)
     : chunks_(chunks), digest_(digest) {
   const MutexLock lock(chunks_.mutex_);
   ++chunks_.wanted_[digest_].waiting;
+  chunks_.wanted_count_.store(chunks_.wanted_.size(), std::memory_order_release);
 }
 
 UnkeptChunks::Want::~Want() {
@@ -16,6 +17,7 @@ UnkeptChunks::Want::~Want() {
   if (--wanted->second.waiting > 0) return;
   const bool arrived = wanted->second.arrived;
   chunks_.wanted_.erase(wanted);
+  chunks_.wanted_count_.store(chunks_.wanted_.size(), std::memory_order_release);
   if (!arrived) return;
   // It stays as any other, if there is room.
   const auto chunk = chunks_.chunks_.find(digest_);
@@ -26,6 +28,12 @@ UnkeptChunks::Want::~Want() {
   } else {
     chunks_.bytes_ += chunk->second.size();
   }
+}
+
+bool UnkeptChunks::IsWanted(const ChunkDigest& digest) const {
+  if (wanted_count_.load(std::memory_order_acquire) == 0) return false;
+  const MutexLock lock(mutex_);
+  return wanted_.contains(digest);
 }
 
 void UnkeptChunks::Add(const ChunkDigest& digest, std::span<const std::byte> bytes) {

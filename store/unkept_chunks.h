@@ -36,6 +36,8 @@ class UnkeptChunks {
     const ChunkDigest digest_;
   };
 
+  // Whether somebody waits for the chunk. Without any wants, one atomic load.
+  bool IsWanted(const ChunkDigest& digest) const;
   // A chunk whose bytes have that digest. Copied if it is wanted or there is room.
   void Add(const ChunkDigest& digest, std::span<const std::byte> bytes);
   // Copies out.size() bytes from `skip` on; false when the chunk is not here.
@@ -44,7 +46,8 @@ class UnkeptChunks {
  private:
   using Bytes = std::vector<std::byte>;
   const size_t max_bytes_;
-  std::atomic<size_t> count_ = 0;  // of all chunks; read without the lock
+  std::atomic<size_t> count_ = 0;         // of all chunks; read without the lock
+  std::atomic<size_t> wanted_count_ = 0;  // of wanted_; the same
   mutable Mutex mutex_;
   std::unordered_map<ChunkDigest, Bytes, ChunkDigestHash> chunks_ OCIFS_GUARDED_BY(mutex_);
   size_t bytes_ OCIFS_GUARDED_BY(mutex_) = 0;  // of those that nobody waits for
