@@ -16,15 +16,17 @@ struct CommandOptions {
   Config config;
   bool json = false;
   std::vector<std::string> arguments;
-  std::string file;           // prefetch -f; what is imported
-  std::string mount_point;    // path --mount
-  std::string artifact_type;  // referrers --artifact-type
-  bool dry_run = false;       // gc, rm, prune --dry-run
-  uint64_t free_bytes = 0;    // gc --free
-  std::string older_than;     // prune --older-than
-  bool refetch = false;       // export --refetch
-  bool replace = false;       // import --replace
-  uint32_t umask = 022;       // as the user has it, for files that are not the store's
+  std::string file;            // prefetch -f; what is imported
+  std::string mount_point;     // path --mount
+  std::string artifact_type;   // referrers --artifact-type
+  bool dry_run = false;        // gc, rm, prune --dry-run
+  uint64_t free_bytes = 0;     // gc --free
+  std::string older_than;      // prune --older-than
+  bool refetch = false;        // export --refetch
+  bool replace = false;        // import --replace
+  bool repair = false;         // fsck --repair
+  bool rebuild_index = false;  // fsck --rebuild-index
+  uint32_t umask = 022;        // as the user has it, for files that are not the store's
 };
 
 int Prefetch(const CommandOptions& options);

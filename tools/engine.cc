@@ -6,9 +6,10 @@
 
 namespace ocifs::tools {
 
-store::Result<std::unique_ptr<Engine>> Engine::Create(const Config& config) {
+store::Result<std::unique_ptr<Engine>> Engine::Create(const Config& config,
+                                                      const store::Store::OpenOptions& open) {
   std::unique_ptr<Engine> engine(new Engine());
-  OCIFS_ASSIGN_OR_RETURN(engine->store_, store::Store::Open(config.store));
+  OCIFS_ASSIGN_OR_RETURN(engine->store_, store::Store::Open(config.store, open));
   OCIFS_ASSIGN_OR_RETURN(const store::StoreUsage usage, engine->store_->Usage());
   store::StoreLimits limits = store::StoreLimits::Defaults(usage.filesystem_size);
   if (config.max_size) limits.max_bytes = config.max_size->Of(usage.filesystem_size);

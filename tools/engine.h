@@ -17,7 +17,11 @@ namespace ocifs::tools {
 class Engine {
  public:
   // Opens the store (made if missing) and starts the HTTP thread: after any fork. No request yet.
-  static store::Result<std::unique_ptr<Engine>> Create(const Config& config);
+  static store::Result<std::unique_ptr<Engine>> Create(const Config& config,
+                                                       const store::Store::OpenOptions& open);
+  static store::Result<std::unique_ptr<Engine>> Create(const Config& config) {
+    return Create(config, {});
+  }
 
   store::Store& store() { return *store_; }
   Remote& remote() { return *remote_; }

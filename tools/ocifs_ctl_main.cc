@@ -12,6 +12,7 @@
 #include "store/crash_marker.h"
 #include "store/text.h"
 #include "tools/commands.h"
+#include "tools/fsck_command.h"
 #include "tools/log_setup.h"
 #include "tools/login.h"
 #include "tools/remote.h"
@@ -25,6 +26,7 @@ struct CommandLine {
   std::string store;
   std::string config;
   bool offline = false;
+  int failure = 1;  // exit status when the command cannot be run
   CommandOptions options;
   LoginOptions login;
 };
@@ -44,14 +46,17 @@ int RunCommand(CommandLine& line, int (*command)(const CommandOptions&)) {
                            "HOME is not set: say with --store where the store is");
     }
   }
-  if (!config) return Complain(config.error());
+  if (!config) {
+    Complain(config.error());
+    return line.failure;
+  }
   config->offline = config->offline || line.offline;
   line.options.config = *std::move(config);
   line.options.umask = umask(077);
   // What a library has to say apart from errors, which commands report themselves.
   if (!SetUpLog(LogTarget::kStandardError, line.options.config.log_file,
                 store::LogLevel::kWarning)) {
-    return 1;
+    return line.failure;
   }
   return command(line.options);
 }
@@ -190,6 +195,15 @@ int main(int argc, char** argv) {
       ->expected(0, 1);
   importing->add_flag("--replace", line.options.replace,
                       "Let references stand for what the layout says");
+  CLI::App* fsck = add("fsck", "Read the whole store and say what is damaged", ocifs::tools::Fsck);
+  fsck->add_flag("--repair", line.options.repair,
+                 "Drop what is damaged and get it again, from raw blobs or the registry");
+  fsck->add_flag("--rebuild-index", line.options.rebuild_index,
+                 "Make the index anew first; nobody else may use the store");
+  fsck->callback([&] {
+    line.failure = ocifs::tools::kFsckFailed;
+    command = ocifs::tools::Fsck;
+  });
   add("du", "Tell what packages cost on disk and what they share", ocifs::tools::DiskUsage)
       ->add_option("REFERENCE", line.options.arguments, "Only these");
 
@@ -224,7 +238,12 @@ int main(int argc, char** argv) {
     login_command = ocifs::tools::Logout;
   });
 
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error);  // 0 for --help
+    return status != 0 && fsck->parsed() ? ocifs::tools::kFsckUsage : status;
+  }
   if (login_command != nullptr) return ocifs::tools::RunLogin(line, login_command);
   return ocifs::tools::RunCommand(line, command);
 }
