@@ -341,7 +341,13 @@ Result<Outcome> Run(const CommandOptions& options) {
     }
     if (outcome.found.needs_new_index()) return outcome;
   }
-  OCIFS_ASSIGN_OR_RETURN(outcome.repaired, store::RepairStore(engine->pull(), outcome.found, {}));
+  Result<RepairReport> repaired = store::RepairStore(engine->pull(), outcome.found, {});
+  if (!repaired) {
+    // A store that cannot be written, for one; what was found is told all the same.
+    Complain(repaired.error());
+    return outcome;
+  }
+  outcome.repaired = *std::move(repaired);
   outcome.status = StatusOf(*outcome.repaired, options.config.offline);
   return outcome;
 }
