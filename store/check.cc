@@ -452,7 +452,8 @@ class Checker {
       const std::string prefix(DigestAlgorithmName(algorithm));
       OCIFS_RETURN_IF_ERROR(
           CountIn(root.get(), "blobs/" + prefix, [&](const std::string& name) -> Result<bool> {
-            const Result<Digest> digest = Digest::Parse(prefix + ":" + name);
+            const Result<Digest> digest =
+                Digest::Parse(std::string(prefix).append(":").append(name));
             if (!digest) return false;
             OCIFS_ASSIGN_OR_RETURN(const std::optional<BlobRecord> blob,
                                    OrMissing(index_.FindBlob(*digest)));

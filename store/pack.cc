@@ -165,13 +165,24 @@ std::string PackSet::FileName(uint32_t pack) {
   return ToHex(bytes) + ".pack";
 }
 
+uint64_t PackSet::full_bytes() const {
+  if (space_ == nullptr) return kFullBytes;
+  return std::clamp(space_->limits().max_bytes / 16, kLeastFullBytes, kFullBytes);
+}
+
+PackLock PackSet::OwnLock(uint32_t pack) {
+  const MutexLock lock(mutex_);
+  const auto own = own_locks_.find(pack);
+  return own == own_locks_.end() ? nullptr : own->second.lock();
+}
+
 Result<std::unique_ptr<PackWriter>> PackSet::Acquire() {
   {
     const MutexLock lock(mutex_);
     while (!idle_.empty()) {
       std::unique_ptr<PackWriter> writer = std::move(idle_.back());
       idle_.pop_back();
-      if (writer->length() < kFullBytes) return writer;
+      if (writer->length() < full_bytes()) return writer;
     }
   }
   // The newest packs are the ones that may have room and no writer.
@@ -179,7 +190,7 @@ Result<std::unique_ptr<PackWriter>> PackSet::Acquire() {
   constexpr size_t kTried = 4;
   for (size_t i = 0; i < std::min(kTried, packs.size()); ++i) {
     const PackRecord& pack = packs[packs.size() - 1 - i];
-    if (pack.length >= kFullBytes) continue;
+    if (pack.length >= full_bytes()) continue;
     Result<std::unique_ptr<PackWriter>> writer = OpenForAppend(pack.id, pack.length);
     if (writer) {
       if (*writer != nullptr) return writer;
@@ -208,6 +219,11 @@ Result<std::unique_ptr<PackWriter>> PackSet::OpenForAppend(uint32_t pack, uint64
   const bool is_new = length <= sizeof(PackHeader);
   OCIFS_ASSIGN_OR_RETURN(const PackLock fd, TryLock(pack, O_RDWR | (is_new ? O_CREAT : 0)));
   if (fd == nullptr) return nullptr;
+  {
+    const MutexLock lock(mutex_);
+    std::erase_if(own_locks_, [](const auto& own) { return own.second.expired(); });
+    own_locks_[pack] = fd;
+  }
   // Its last writer may have committed more between our look at the index and the lock, or a
   // collector may have removed it.
   OCIFS_ASSIGN_OR_RETURN(const std::optional<PackRecord> record, index_.FindPack(pack));
@@ -564,7 +580,11 @@ Result<bool> PackSet::Remove(uint32_t pack, int fd, std::chrono::milliseconds pa
 
 Result<Reclaimed> PackSet::Reclaim(uint32_t pack, std::chrono::milliseconds patience) {
   Reclaimed result;
-  OCIFS_ASSIGN_OR_RETURN(const PackLock lock, TryLock(pack, O_RDWR));
+  OCIFS_ASSIGN_OR_RETURN(PackLock lock, TryLock(pack, O_RDWR));
+  // What this process writes lies beyond the length that the index knows, and is committed in order:
+  // below it, what the index does not name is dead, whoever writes.
+  const bool in_use = lock == nullptr;
+  if (in_use) lock = OwnLock(pack);
   if (lock == nullptr) {
     result.busy = true;
     return result;
@@ -580,7 +600,7 @@ Result<Reclaimed> PackSet::Reclaim(uint32_t pack, std::chrono::milliseconds pati
     result.bytes = before - std::min(before, after);
     return result;
   };
-  if (!live.empty()) {
+  if (!live.empty() || in_use) {
     // What was dead when the records were looked at was dead for those who look now; those who
     // looked before are waited for.
     OCIFS_ASSIGN_OR_RETURN(const uint64_t number, index_.LastTransaction());
@@ -595,7 +615,7 @@ Result<Reclaimed> PackSet::Reclaim(uint32_t pack, std::chrono::milliseconds pati
     constexpr uint64_t kSlack = uint64_t{1} << 20;
     const bool worth = punched ? left > 2 * record->live_bytes + kSlack
                                : left > record->live_bytes + record->live_bytes / 3 + kSlack;
-    if (!worth) return finish();
+    if (!worth || in_use) return finish();
     OCIFS_ASSIGN_OR_RETURN(result.moved, MoveOut(pack, live));
   }
   OCIFS_ASSIGN_OR_RETURN(result.removed, Remove(pack, fd, patience));

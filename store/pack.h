@@ -17,6 +17,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "store/chunk_location.h"
@@ -83,14 +84,18 @@ struct Reclaimed {
   uint64_t bytes = 0;      // that the filesystem got back
   uint64_t moved = 0;      // bytes of content written anew elsewhere
   bool removed = false;    // the file is gone
-  bool busy = false;       // somebody writes it: nothing was done
+  bool busy = false;       // another process writes it: nothing was done
   bool postponed = false;  // somebody still reads an older state: nothing was done
 };
 
 // All packs of a store. Thread-safe.
 class PackSet {
  public:
-  static constexpr uint64_t kFullBytes = uint64_t{1} << 30;  // no record is begun beyond
+  // No writer begins in a pack of that length: a sixteenth of what the store may take, so that
+  // eviction finds packs that nobody writes; within these bounds.
+  static constexpr uint64_t kFullBytes = uint64_t{1} << 30;
+  static constexpr uint64_t kLeastFullBytes = uint64_t{4} << 20;
+  uint64_t full_bytes() const;
 
   // `directory` is packs/. Without `space` there is no limit.
   PackSet(UniqueFd directory, Index& index, Space* space = nullptr);
@@ -119,8 +124,8 @@ class PackSet {
 
   // Gives the records of a pack that the index does not name back to the filesystem: the file is
   // removed when none is left; else holes are punched; and where little is left between the holes,
-  // or the filesystem knows no holes, the rest is moved to another pack first. Waits up to
-  // `patience` for readers of older states. Cost: reads each record's header, and what it moves.
+  // or the filesystem knows no holes, the rest is moved to another pack first. A pack that this
+  // process writes only gets holes. Waits up to `patience` for readers of older states. Cost: reads each record's header, and what it moves.
   Result<Reclaimed> Reclaim(uint32_t pack, std::chrono::milliseconds patience);
 
   // Bytes that the packs take on the disk. One fstatat a file.
@@ -153,6 +158,7 @@ class PackSet {
   Result<int> Descriptor(uint32_t pack) const;
   // Null when another process writes it.
   Result<PackLock> TryLock(uint32_t pack, int flags) const;
+  PackLock OwnLock(uint32_t pack);
   Result<std::unique_ptr<PackWriter>> OpenForAppend(uint32_t pack, uint64_t length);
   Result<std::unique_ptr<PackWriter>> Create();
   Result<void> Walk(int fd, uint32_t pack, uint64_t size,
@@ -168,6 +174,8 @@ class PackSet {
   const std::unique_ptr<std::array<std::atomic<DescriptorPage*>, kPageEntries>> descriptors_;
   Mutex mutex_;
   std::vector<std::unique_ptr<PackWriter>> idle_ OCIFS_GUARDED_BY(mutex_);
+  // Of packs that this process writes, or wrote and has not committed.
+  std::unordered_map<uint32_t, std::weak_ptr<const UniqueFd>> own_locks_ OCIFS_GUARDED_BY(mutex_);
 };
 
 }  // namespace ocifs::store

@@ -319,15 +319,28 @@ class Puller::Layers {
     return true;
   }
 
+  // Raw blobs are the first to be evicted, so nothing is evicted for them, and content, which takes a
+  // few times as much, has precedence.
+  Result<bool> HasRoomForRaw(uint64_t size) {
+    constexpr uint64_t kTimes = 4;
+    if (BlobStore::IsInline(size)) return true;
+    OCIFS_ASSIGN_OR_RETURN(const Space::State space, puller_.store_.space().Measure());
+    return space.room_bytes / kTimes >= size;
+  }
+
   Result<void> OpenRemote(LayerJob& job) {
     OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<ByteStream> remote,
                            puller_.OpenRemote(documents_.origin, job.descriptor, context_));
-    Result<StagedBlob> staged =
-        puller_.store_.blobs().Stage(job.descriptor.digest, job.descriptor.size);
-    if (staged) {
-      job.keep = *std::move(staged);
-    } else if (!CannotKeep(staged.error())) {
-      return Fail(std::move(staged).error());
+    job.keep.reset();
+    OCIFS_ASSIGN_OR_RETURN(const bool has_room, HasRoomForRaw(job.descriptor.size));
+    if (has_room) {
+      Result<StagedBlob> staged =
+          puller_.store_.blobs().Stage(job.descriptor.digest, job.descriptor.size);
+      if (staged) {
+        job.keep = *std::move(staged);
+      } else if (!CannotKeep(staged.error())) {
+        return Fail(std::move(staged).error());
+      }
     }
     job.local = false;
     progress_.Expect(job.descriptor.size);

@@ -43,10 +43,6 @@ Result<StagedFile> StagedFile::Create(int directory_fd, Space* space) {
   return StagedFile(directory_fd, std::move(named), std::move(name), space);
 }
 
-void StagedFile::LetGo() {
-  if (space_ != nullptr) space_->LetGo(std::exchange(held_, 0));
-}
-
 StagedFile::StagedFile(StagedFile&& other) noexcept
     : directory_fd_(other.directory_fd_),
       space_(other.space_),
@@ -58,7 +54,7 @@ StagedFile::StagedFile(StagedFile&& other) noexcept
       write_back_from_(other.write_back_from_) {}
 
 StagedFile::~StagedFile() {
-  LetGo();
+  if (space_ != nullptr) space_->LetGo(held_);
   if (fd_ && !temporary_name_.empty()) unlinkat(directory_fd_, temporary_name_.c_str(), 0);
 }
 
@@ -112,7 +108,6 @@ Result<void> StagedFile::Publish(const std::string& name) {
   }
   temporary_name_.clear();
   published_ = true;
-  LetGo();
   return {};
 }
 

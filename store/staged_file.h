@@ -19,7 +19,8 @@ class StagedFile {
  public:
   // Made with O_TMPFILE in the directory, or, on filesystems without it, under a name that starts
   // with kLeftoverPrefix and holds a lock (flock) as long as the file is being written.
-  // What is appended counts against `space`, when given.
+  // What is appended counts against `space`, when given, while the object lives: until the index
+  // knows the file, nobody else counts it.
   static Result<StagedFile> Create(int directory_fd, Space* space = nullptr);
   StagedFile(StagedFile&& other) noexcept;
   StagedFile& operator=(StagedFile&& other) noexcept;
@@ -44,14 +45,13 @@ class StagedFile {
         space_(space),
         fd_(std::move(fd)),
         temporary_name_(std::move(temporary_name)) {}
-  void LetGo();
 
   int directory_fd_;
   Space* space_;
   UniqueFd fd_;
   std::string temporary_name_;  // empty: unnamed, or published
   uint64_t size_ = 0;
-  uint64_t held_ = 0;  // of space_, until there is a name
+  uint64_t held_ = 0;  // of space_
   bool published_ = false;
   uint64_t write_back_from_ = 0;
 };

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A store that is smaller than what is read through it, full, or not writable: no reader notices.
 
-OCIFS_SMALL_STORE_READS sets the number of random reads (default 600) of the working set, and
+OCIFS_SMALL_STORE_READS sets the number of random reads (default 300) of the working set, and
 OCIFS_SMALL_STORE_MB the size of the filesystem (default 48); the working set is five times as large.
 """
 
@@ -18,7 +18,7 @@ import harness
 import oci
 from tarfiles import Tar
 
-READS = int(os.environ.get("OCIFS_SMALL_STORE_READS", "600"))
+READS = int(os.environ.get("OCIFS_SMALL_STORE_READS", "300"))
 DISK_MB = int(os.environ.get("OCIFS_SMALL_STORE_MB", "48"))
 MB = 1 << 20
 
@@ -175,8 +175,6 @@ class SmallDisk(harness.TestCase):
         for path, data in contents.items():
             self.assertEqual(self.read(mounted, "p:1", path), data)
 
-
-class ReadOnlyStore(SmallDisk):
     def test_a_store_on_a_read_only_filesystem(self):
         """What it has is read; what it lacks is streamed."""
         point = self.disk(32)
