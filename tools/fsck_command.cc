@@ -255,9 +255,9 @@ void PrintRepaired(const RepairReport& repaired) {
                              : package.bytes > 0  ? FormatSize(package.bytes)
                                                   : "a raw blob or document";
     const std::string why =
-        package.error ? ": " + package.error->message : "; no reference leads to it";
-    PrintDamage("to be fetched when it can be: " + NameOf(package.manifest, package.references) +
-                ": " + what + why);
+        package.error ? fmt::format(": {}", package.error->message) : "; no reference leads to it";
+    PrintDamage(fmt::format("to be fetched when it can be: {}: {}{}",
+                            NameOf(package.manifest, package.references), what, why));
   }
   for (const Digest& blob : repaired.lacking_blobs) {
     PrintDamage("dropped, needed for exports and repairs only: " + blob.ToString());
