@@ -567,7 +567,6 @@ Result<void> PullThrough::Impl::ReadChunk(const StoredPackage& package, uint32_t
     if (location) OCIFS_RETURN_IF_ERROR(read_at(*location));
   }
   if (!location) {
-    if (unkept_.Read(chunk.digest, skip, out)) return {};
     return Fail(ErrorCode::kNotFound,
                 "chunk " + ToHex(chunk.digest.bytes) + " is not in the store");
   }
@@ -608,7 +607,12 @@ Result<void> PullThrough::Impl::ReadOrRestore(const StoredPackage& package, uint
                                               const ChunkRef& chunk, uint64_t skip,
                                               std::span<std::byte> out,
                                               const RequestContext& context) {
-  Result<void> read = ReadChunk(package, number, chunk, skip, out);
+  auto read_once = [&]() -> Result<void> {
+    Result<void> stored = ReadChunk(package, number, chunk, skip, out);
+    if (!stored && unkept_.Read(chunk.digest, skip, out)) return {};
+    return stored;
+  };
+  Result<void> read = read_once();
   // More than once, because a restoration that others have started may have begun before this
   // chunk was known to be damaged or was wanted.
   constexpr int kAttempts = 3;
@@ -636,7 +640,7 @@ Result<void> PullThrough::Impl::ReadOrRestore(const StoredPackage& package, uint
       }
       return Fail(std::move(error));
     }
-    read = ReadChunk(package, number, chunk, skip, out);
+    read = read_once();
   }
   return read;
 }

@@ -86,8 +86,8 @@ WORKLOADS = {
 }
 
 # How many calls are tried, evenly spread and of the last ones.
-SAMPLE = {"kill": (120, 40), "half": (16, 8)}
-SAMPLE_OF_ERRORS = (4, 2)
+SAMPLE = {"kill": (24, 12), "half": (6, 4)}
+SAMPLE_OF_ERRORS = (1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
