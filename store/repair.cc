@@ -110,18 +110,20 @@ class Repairer {
     Result<std::unique_ptr<PackWriter>> writer = store_.packs().Acquire();
     if (!writer) return Log(LogLevel::kWarning, writer.error().message);
     const uint64_t start = (*writer)->length();
-    if (const Result<void> moved = Move(**writer, whole); !moved) {
+    if (const Result<uint64_t> moved = Move(**writer, whole); !moved) {
       Log(LogLevel::kWarning, moved.error().message);
       // A pack that cannot be cut is not written any more by this process.
       if (const Result<void> cut = (*writer)->RollBackTo(start); !cut) return;
     } else {
-      report_.moved_chunks = whole.size();
+      report_.moved_chunks = *moved;
     }
     store_.packs().Release(*std::move(writer));
   }
 
-  Result<void> Move(PackWriter& writer, const std::vector<const DamagedChunk*>& whole) {
+  // Gives their number.
+  Result<uint64_t> Move(PackWriter& writer, const std::vector<const DamagedChunk*>& whole) {
     IndexBatch batch;
+    uint64_t count = 0;
     std::vector<std::byte> content;
     for (const DamagedChunk* chunk : whole) {
       content.resize(static_cast<size_t>(chunk->location.length));
@@ -133,12 +135,14 @@ class Repairer {
       writer.Begin();
       OCIFS_RETURN_IF_ERROR(writer.Append(content));
       batch.MoveChunk(chunk->digest, chunk->location, writer.Keep(chunk->digest));
+      ++count;
       if (writer.WantsFlush()) OCIFS_RETURN_IF_ERROR(writer.Flush());
     }
     OCIFS_RETURN_IF_ERROR(writer.Flush());
     OCIFS_RETURN_IF_ERROR(store_.packs().Sync(writer.pack()));
     batch.RaisePack(writer.pack(), writer.length());
-    return index_.Commit(std::move(batch));
+    OCIFS_RETURN_IF_ERROR(index_.Commit(std::move(batch)));
+    return count;
   }
 
   // --- getting things again ---

@@ -500,6 +500,36 @@ TEST_F(CheckTest, WhatWasMendedSinceTheCheckIsLeftAlone) {
   ExpectMended("by a reader");
 }
 
+// A package goes while its chunks are looked at: that it was complete does not mean that they have
+// to be there.
+TEST_F(CheckTest, APackageThatGoesMeanwhileClaimsNothing) {
+  TarWriter tar;
+  for (uint32_t i = 1; i <= 4; ++i) tar.File("f" + std::to_string(i), Noise(20'000, i));
+  source_.AddImage(kRef, {tar.End().bytes()});
+  ASSERT_EQ(ReadPath("f1"), Noise(20'000, 1));
+  Stop();
+  // Without the pack, each chunk is looked at when its package is.
+  for (const fs::path& pack : FilesBelow("packs")) fs::remove(pack);
+  GoOffline();
+  const Digest manifest = ManifestOf(kRef);
+  const uint64_t blobs = Check().blobs;
+  ASSERT_EQ(blobs, 3U);
+  uint64_t calls = 0;
+  auto evict = [&](uint64_t, uint64_t) {
+    // One call for each blob, as they are small, and then one for each chunk.
+    if (++calls == blobs + 1) {
+      CollectRequest request;
+      request.packages = std::vector<Digest>{manifest};
+      EXPECT_EQ(Must(Collector(*store_).Collect(request)).packages, 1U);
+    }
+    return true;
+  };
+  const CheckReport report = Must(CheckStore(*store_, {.progress = evict}));
+  EXPECT_GT(calls, blobs);
+  EXPECT_THAT(report.findings, IsEmpty());
+  EXPECT_EQ(report.chunk_damage.size(), 1U) << "found before";
+}
+
 // Others evict, pull and collect while the store is checked: no false report.
 TEST_F(CheckTest, AStoreInUseIsNotCalledDamaged) {
   constexpr int kPackages = 4;
