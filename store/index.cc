@@ -296,7 +296,7 @@ class Index::Rep {
 
   std::string path;
   bool read_only = false;
-  std::unique_ptr<Journal> journal;  // used inside write transactions only
+  std::unique_ptr<Journal> journal;                      // used inside write transactions only
   mutable std::atomic<bool> journal_is_behind_ = false;  // as Verify found it
 
  private:

@@ -581,8 +581,8 @@ Result<bool> PackSet::Remove(uint32_t pack, int fd, std::chrono::milliseconds pa
 Result<Reclaimed> PackSet::Reclaim(uint32_t pack, std::chrono::milliseconds patience) {
   Reclaimed result;
   OCIFS_ASSIGN_OR_RETURN(PackLock lock, TryLock(pack, O_RDWR));
-  // What this process writes lies beyond the length that the index knows, and is committed in order:
-  // below it, what the index does not name is dead, whoever writes.
+  // What this process writes lies beyond the length that the index knows, and is committed in
+  // order: below it, what the index does not name is dead, whoever writes.
   const bool in_use = lock == nullptr;
   if (in_use) lock = OwnLock(pack);
   if (lock == nullptr) {

@@ -125,7 +125,8 @@ class PackSet {
   // Gives the records of a pack that the index does not name back to the filesystem: the file is
   // removed when none is left; else holes are punched; and where little is left between the holes,
   // or the filesystem knows no holes, the rest is moved to another pack first. A pack that this
-  // process writes only gets holes. Waits up to `patience` for readers of older states. Cost: reads each record's header, and what it moves.
+  // process writes only gets holes. Waits up to `patience` for readers of older states. Cost: reads
+  // each record's header, and what it moves.
   Result<Reclaimed> Reclaim(uint32_t pack, std::chrono::milliseconds patience);
 
   // Bytes that the packs take on the disk. One fstatat a file.

@@ -319,8 +319,8 @@ class Puller::Layers {
     return true;
   }
 
-  // Raw blobs are the first to be evicted, so nothing is evicted for them, and content, which takes a
-  // few times as much, has precedence.
+  // Raw blobs are the first to be evicted, so nothing is evicted for them, and content, which takes
+  // a few times as much, has precedence.
   Result<bool> HasRoomForRaw(uint64_t size) {
     constexpr uint64_t kTimes = 4;
     if (BlobStore::IsInline(size)) return true;

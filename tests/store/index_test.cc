@@ -578,8 +578,8 @@ TEST_F(Indexes, AJournalThatIsGoneIsWrittenAnew) {
   const std::string path = directory_ / "journal";
   const std::string whole = ReadFile(path);
   // As a power loss leaves it: gone, cut, or with zeros where the disk had not got to.
-  for (const std::string& left : {std::string(), whole.substr(0, whole.size() / 2),
-                                  std::string(whole.size(), '\0')}) {
+  for (const std::string& left :
+       {std::string(), whole.substr(0, whole.size() / 2), std::string(whole.size(), '\0')}) {
     directory_.Write("journal", left);
     EXPECT_THAT(index_->Verify(), IsOk()) << "the index has it all";
     Must(index_->CompactJournal());
