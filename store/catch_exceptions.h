@@ -13,7 +13,7 @@ namespace ocifs::store {
 // Calls `function`, which returns a Result, and turns what it throws into an error: our own code
 // throws nothing, the standard library does when memory is short.
 template <typename Function>
-auto CatchExceptions(Function function) -> decltype(function()) {
+auto CatchExceptions(const Function& function) -> decltype(function()) {
   try {
     return function();
   } catch (const std::bad_alloc&) {

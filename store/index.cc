@@ -464,7 +464,7 @@ Result<void> Index::Rep::OpenTables() const {
     Transaction txn(raw);
     for (const IndexTable t : kIndexTables) {
       MDB_dbi& dbi = tables_[static_cast<size_t>(t) - 1];
-      code = mdb_dbi_open(txn.get(), TableName(t).data(), table_flags, &dbi);
+      code = mdb_dbi_open(txn.get(), std::string(TableName(t)).c_str(), table_flags, &dbi);
       if (code != 0) return code;
       unsigned flags = 0;
       code = mdb_dbi_flags(txn.get(), dbi, &flags);

@@ -109,8 +109,7 @@ Result<void> PackWriter::Flush() {
   while (buffer_.size() % kRecordAlignment != 0) buffer_.push_back(std::byte{0});
   if (buffer_.empty()) return {};
   if (space_ != nullptr) OCIFS_RETURN_IF_ERROR(space_->Take(buffer_.size()));
-  const Result<void> written =
-      WriteExactly(fd_->get(), flushed_, buffer_, PackSet::FileName(pack_));
+  Result<void> written = WriteExactly(fd_->get(), flushed_, buffer_, PackSet::FileName(pack_));
   if (space_ != nullptr) space_->LetGo(buffer_.size());
   if (!written) return written;
   flushed_ += buffer_.size();

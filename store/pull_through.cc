@@ -241,7 +241,7 @@ Result<std::optional<RefRecord>> PullThrough::Impl::FindRef(const Reference& ref
 
 Result<void> PullThrough::Impl::KeepRef(const Reference& reference, const RefRecord& record,
                                         IndexBatch batch) {
-  const Result<void> committed = store_.index().Commit(std::move(batch));
+  Result<void> committed = store_.index().Commit(std::move(batch));
   if (!committed && !CannotKeep(committed.error())) return committed;
   const MutexLock lock(mutex_);
   if (committed) {

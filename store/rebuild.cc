@@ -211,7 +211,8 @@ Result<void> Rebuilder::AddBlobs() {
                            OpenDirectory(blobs.get(), algorithm_name, 0700));
     OCIFS_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory.get()));
     for (const std::string& name : names) {
-      const Result<Digest> digest = Digest::Parse(algorithm_name + ":" + name);
+      const Result<Digest> digest =
+          Digest::Parse(std::string(algorithm_name).append(":").append(name));
       struct stat status;
       if (!digest || fstatat(directory.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 ||
           !S_ISREG(status.st_mode)) {

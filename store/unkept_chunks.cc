@@ -1,6 +1,7 @@
 #include "store/unkept_chunks.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace ocifs::store {
 
@@ -42,10 +43,11 @@ void UnkeptChunks::Add(const ChunkDigest& digest, std::span<const std::byte> byt
   if (chunks_.contains(digest)) return;
   if (wanted != wanted_.end()) {
     // Room for what follows.
-    std::erase_if(chunks_, [&](const auto& chunk) {
-      const auto other = wanted_.find(chunk.first);
-      return other == wanted_.end() || !other->second.arrived;
-    });
+    for (auto chunk = chunks_.begin(); chunk != chunks_.end();) {
+      const auto other = wanted_.find(chunk->first);
+      const bool stays = other != wanted_.end() && other->second.arrived;
+      chunk = stays ? std::next(chunk) : chunks_.erase(chunk);
+    }
     bytes_ = 0;
     wanted->second.arrived = true;
   } else {

@@ -14,7 +14,6 @@
 
    What is written through shared memory is no call and not counted; ocifs writes nothing so but
    LMDB's table of readers, which is none of the content. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
