@@ -96,7 +96,13 @@ class PullThrough::Impl {
         restorations_(pull_pool_, options_.stall_timeout),
         streams_(pull_pool_, options_.stall_timeout),
         blobs_(pull_pool_, options_.stall_timeout) {}
-  ~Impl() { stop_.request_stop(); }
+  ~Impl() {
+    stop_.request_stop();
+    if (const Result<void> flushed = store_.FlushUses(); !flushed) {
+      Log(LogLevel::kWarning,
+          "when packages were used was not written down: " + flushed.error().message);
+    }
+  }
 
   FetchContext Fetching(const RequestContext& context) const {
     return FetchContext{context.requester, stop_.get_token()};

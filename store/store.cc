@@ -41,7 +41,6 @@ class Store::Rep {
   CondVar changed;
   bool making_room OCIFS_GUARDED_BY(mutex) = false;
   std::unordered_map<Digest, int64_t, DigestHash> uses OCIFS_GUARDED_BY(mutex);
-  int64_t uses_flushed_at OCIFS_GUARDED_BY(mutex) = 0;
 
   // Of trees that no package names.
   Result<uint64_t> RemoveUnnamedTrees();
@@ -222,13 +221,9 @@ void Store::CollectFor(uint64_t bytes) {
   is_collecting = false;
 }
 
-bool Store::Use(const Digest& manifest, int64_t now) {
-  constexpr int64_t kFlushSeconds = 300;
+void Store::Use(const Digest& manifest, int64_t now) {
   const MutexLock lock(rep_->mutex);
   rep_->uses[manifest] = now;
-  if (now >= rep_->uses_flushed_at && now - rep_->uses_flushed_at < kFlushSeconds) return false;
-  rep_->uses_flushed_at = now;
-  return true;
 }
 
 Result<void> Store::FlushUses() {

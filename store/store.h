@@ -76,8 +76,9 @@ class Store {
   // for it. Never called by who holds a lock of this store but pull locks.
   void MakeRoom(uint64_t bytes);
 
-  // Notes that a package is used, in memory; true when it is time to write that down.
-  bool Use(const Digest& manifest, int64_t now);
+  // Notes that a package is used, in memory. The collector writes down what was used before it
+  // looks at ages, and so does the end of a pull-through cache.
+  void Use(const Digest& manifest, int64_t now);
   Result<void> FlushUses();
 
   // Removes trees and blobs that the index does not name; gives the bytes that they took.

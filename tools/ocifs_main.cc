@@ -5,14 +5,19 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "fs/filesystem.h"
 #include "fs/fuse_session.h"
+#include "fs/mount_table.h"
 #include "store/crash_marker.h"
 #include "store/log.h"
 #include "tools/config.h"
@@ -95,14 +100,27 @@ Result<void> CheckMountPoint(const std::string& path) {
   return {};
 }
 
+std::string ReadMountInfo() {
+  std::ifstream file("/proc/self/mountinfo");
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
 // One daemon mounts a store: inode numbers, and what is evicted, are one process's business.
 Result<std::unique_ptr<store::Store::Lock>> LockForMount(store::Store& store) {
-  OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<store::Store::Lock> lock, store.TryLockDaemon());
-  if (lock != nullptr) return lock;
+  // umount(8) is done before the daemon is.
+  constexpr auto kEnding = std::chrono::seconds(10);
+  const auto patience = std::chrono::steady_clock::now() + kEnding;
   std::string where;
-  for (const std::string& mount : ListMounts(store.root())) {
-    where += (where.empty() ? " at " : ", ") + mount;
-  }
+  do {
+    OCIFS_ASSIGN_OR_RETURN(std::unique_ptr<store::Store::Lock> lock, store.TryLockDaemon());
+    if (lock != nullptr) return lock;
+    const std::string mountinfo = ReadMountInfo();
+    for (const std::string& mount : ListMounts(store.root())) {
+      if (!fs::FindMountDevice(mountinfo, mount)) continue;
+      where += (where.empty() ? " at " : ", ") + mount;
+    }
+    if (where.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  } while (where.empty() && std::chrono::steady_clock::now() < patience);
   return Fail(ErrorCode::kInvalid, "store " + store.root() + " is mounted already" + where +
                                        "; use that mount, bind it elsewhere (mount --bind), or "
                                        "give another --store");

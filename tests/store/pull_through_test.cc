@@ -427,5 +427,15 @@ TEST_F(PullThroughTest, AProcessThatIsKilledInAPullLeavesAStoreThatWorks) {
   Stop();
   EXPECT_EQ(ReadPath("f"), Noise(500'000, 1));
 }
+TEST_F(PullThroughTest, WhenAPackageWasUsedSurvivesARestart) {
+  source_.AddImage(kRef, {OneFile("f", "content")});
+  const Digest manifest = Must(Open())->manifest_digest();
+  Stop();
+  now_ += 1000;
+  EXPECT_EQ(ReadPath("f"), "content");
+  cache_.reset();
+  EXPECT_EQ(Must(store_->index().FindPackage(manifest))->used_at, now_.load());
+}
+
 }  // namespace
 }  // namespace ocifs::store
