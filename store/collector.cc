@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <unordered_map>
 #include <utility>
 
 #include "store/blob_store.h"
@@ -142,19 +143,15 @@ Result<void> Collector::EvictBlobs(const std::vector<Candidate>& all, uint64_t w
   return RemoveFiles(result);
 }
 
-Result<void> Collector::Spare(const Digest& manifest, Dead& dead) {
-  if (dead.empty()) return {};
-  OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> record,
-                         OrMissing(store_.index().FindPackage(manifest)));
-  if (!record) return {};
-  const Result<std::unique_ptr<const Tree>> tree = OpenTree(store_.trees_fd(), manifest, *record);
+void Collector::Spare(const Digest& manifest, const PackageRecord& record, Dead& dead) {
+  if (dead.empty()) return;
+  const Result<std::unique_ptr<const Tree>> tree = OpenTree(store_.trees_fd(), manifest, record);
   if (!tree) {
     // It is made again with all of its content when somebody wants it.
     Log(LogLevel::kWarning, "package " + manifest.ToString() + ": " + tree.error().message);
-    return {};
+    return;
   }
   ForEachChunk(**tree, [&](const ChunkRef& chunk) { dead.erase(chunk.digest); });
-  return {};
 }
 
 // Gives the bytes that the records say, which hole punching may not give back to the last.
@@ -176,7 +173,7 @@ Result<uint64_t> Collector::EvictPackages(const std::vector<Candidate>& all,
     const Result<std::unique_ptr<const Tree>> tree =
         OpenTree(store_.trees_fd(), victim->manifest, *record);
     if (!tree) continue;
-    ForEachChunk(**tree, [&](const ChunkRef& chunk) { dead.emplace(chunk.digest, chunk.length); });
+    ForEachChunk(**tree, [&](const ChunkRef& chunk) { dead.insert(chunk.digest); });
   }
   std::unordered_set<Digest, DigestHash> known;
   std::unordered_set<Digest, DigestHash> documents;  // that somebody else needs
@@ -186,7 +183,9 @@ Result<uint64_t> Collector::EvictPackages(const std::vector<Candidate>& all,
     known.insert(candidate.manifest);
     if (going.contains(candidate.manifest)) continue;
     documents.insert(candidate.documents.begin(), candidate.documents.end());
-    OCIFS_RETURN_IF_ERROR(Spare(candidate.manifest, dead));
+    OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> record,
+                           OrMissing(store_.index().FindPackage(candidate.manifest)));
+    if (record) Spare(candidate.manifest, *record, dead);
   }
 
   uint64_t bytes = 0;
@@ -194,17 +193,15 @@ Result<uint64_t> Collector::EvictPackages(const std::vector<Candidate>& all,
   auto decide = [&](const IndexSnapshot& index, IndexBatch& batch) -> Result<void> {
     // Once more, and now nobody can come in between: packages that arrived since we looked, and
     // victims that somebody has used or pulled again.
-    auto spare = [&](const Digest& manifest, const PackageRecord& record) {
-      const auto tree = OpenTree(store_.trees_fd(), manifest, record);
-      if (!tree) return;
-      ForEachChunk(**tree, [&](const ChunkRef& chunk) { dead.erase(chunk.digest); });
-    };
+    // (Counted anew: the transaction may be made more than once.)
+    bytes = 0;
+    evicted = Collected();
     OCIFS_ASSIGN_OR_RETURN(const std::vector<Digest> now, index.Packages());
     for (const Digest& manifest : now) {
       if (known.contains(manifest)) continue;
       OCIFS_ASSIGN_OR_RETURN(const std::optional<PackageRecord> record,
                              OrMissing(index.FindPackage(manifest)));
-      if (record) spare(manifest, *record);
+      if (record) Spare(manifest, *record, dead);
     }
     for (const Candidate* victim : victims) {
       if (!going.contains(victim->manifest)) continue;
@@ -212,7 +209,7 @@ Result<uint64_t> Collector::EvictPackages(const std::vector<Candidate>& all,
                              OrMissing(index.FindPackage(victim->manifest)));
       if (record && (record->used_at != victim->record.used_at ||
                      record->fetched_at != victim->record.fetched_at)) {
-        spare(victim->manifest, *record);
+        Spare(victim->manifest, *record, dead);
         continue;
       }
       batch.DeletePackage(victim->manifest);
@@ -223,7 +220,7 @@ Result<uint64_t> Collector::EvictPackages(const std::vector<Candidate>& all,
       ++evicted.packages;
       evicted.evicted.push_back(victim->manifest);
     }
-    for (const auto& [digest, length] : dead) {
+    for (const ChunkDigest& digest : dead) {
       OCIFS_ASSIGN_OR_RETURN(const std::optional<ChunkLocation> location,
                              OrMissing(index.FindChunk(digest)));
       if (!location) continue;

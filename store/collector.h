@@ -16,11 +16,9 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
-#include "store/chunk_location.h"
 #include "store/digest.h"
 #include "store/error.h"
 #include "store/index.h"
@@ -65,12 +63,12 @@ class Collector {
     std::vector<Digest> layers;     // raw blobs that it has as files
     std::vector<Digest> documents;  // manifest and config, when nothing else names them
   };
-  using Dead = std::unordered_map<ChunkDigest, uint64_t, ChunkDigestHash>;  // and its length
+  using Dead = std::unordered_set<ChunkDigest, ChunkDigestHash>;
 
   Result<std::vector<Candidate>> Candidates();
   Result<std::unordered_set<Digest, DigestHash>> Pinned();
   // Takes what is in the tree of a package from `dead`.
-  Result<void> Spare(const Digest& manifest, Dead& dead);
+  void Spare(const Digest& manifest, const PackageRecord& record, Dead& dead);
   Result<void> EvictBlobs(const std::vector<Candidate>& all, uint64_t wanted, bool dry_run,
                           Collected& result);
   Result<uint64_t> EvictPackages(const std::vector<Candidate>& all,

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
 #include <utility>
 
 #include "store/log.h"
@@ -64,10 +63,6 @@ Result<Space::State> Space::TakeMeasured(uint64_t bytes) {
   const uint64_t above_min =
       state.free_bytes > limits_.min_free_bytes ? state.free_bytes - limits_.min_free_bytes : 0;
   state.room_bytes = std::min(below_max, above_min);
-  const uint64_t over_max = state.used_bytes > max ? state.used_bytes - max : 0;
-  const uint64_t under_min =
-      limits_.min_free_bytes > state.free_bytes ? limits_.min_free_bytes - state.free_bytes : 0;
-  state.over_bytes = std::max(over_max, under_min);
   if (state.room_bytes >= bytes) {
     held_ += bytes;
     // A part of the room only: other processes take of it, too.
@@ -112,24 +107,15 @@ void Space::LetGo(uint64_t bytes) {
 
 void Space::Kept() {
   const MutexLock lock(mutex_);
-  if (!failure_) return;
-  failure_.reset();
+  if (std::exchange(keeps_, true)) return;
   Log(LogLevel::kInfo, "the store keeps what is pulled again");
 }
 
 void Space::NotKept(const Error& error) {
   const MutexLock lock(mutex_);
-  if (!failure_) {
-    Log(LogLevel::kWarning,
-        "the store does not keep what is pulled; readers are served without it: " + error.message);
-    failure_ = KeepFailure{error, static_cast<int64_t>(std::time(nullptr))};
-  }
-  failure_->error = error;
-}
-
-std::optional<KeepFailure> Space::failure() const {
-  const MutexLock lock(mutex_);
-  return failure_;
+  if (!std::exchange(keeps_, false)) return;
+  Log(LogLevel::kWarning,
+      "the store does not keep what is pulled; readers are served without it: " + error.message);
 }
 
 bool CannotKeep(const Error& error) {

@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 
 #include "store/error.h"
@@ -23,12 +22,6 @@ struct StoreLimits {
 
   // A tenth of the filesystem, at least 1 GiB; a hundredth of it left free, at most 1 GiB.
   static StoreLimits Defaults(uint64_t filesystem_bytes);
-};
-
-// Why the store does not keep what it pulls.
-struct KeepFailure {
-  Error error;
-  int64_t since = 0;  // seconds since the epoch
 };
 
 // Thread-safe.
@@ -54,14 +47,12 @@ class Space {
     uint64_t max_bytes = 0;   // that may be used: the limit, less what the filesystem itself needs
     uint64_t free_bytes = 0;  // of the filesystem, for us
     uint64_t room_bytes = 0;  // until a limit is reached
-    uint64_t over_bytes = 0;  // that have to go to be below the limits
   };
   Result<State> Measure();
 
   // Told of each attempt to keep something; the log gets the changes only.
   void Kept();
   void NotKept(const Error& error);
-  std::optional<KeepFailure> failure() const;
 
  private:
   Result<State> TakeMeasured(uint64_t bytes);
@@ -73,7 +64,7 @@ class Space {
   std::function<void(uint64_t)> make_room_ OCIFS_GUARDED_BY(mutex_);
   uint64_t held_ OCIFS_GUARDED_BY(mutex_) = 0;
   uint64_t credit_ OCIFS_GUARDED_BY(mutex_) = 0;  // bytes that may be taken before the next look
-  std::optional<KeepFailure> failure_ OCIFS_GUARDED_BY(mutex_);
+  bool keeps_ OCIFS_GUARDED_BY(mutex_) = true;
 };
 
 // Whether an error of a write says that the store cannot keep more, which is no reader's trouble:
